@@ -1,0 +1,133 @@
+"""What can go wrong, as a tree: each failure knows its reason, its exit code and what to tell a person.
+
+::
+
+    Failure
+    ├── UsageInvalid            the request, configuration or command line
+    ├── CredentialsMissing      a Secret, a key of it, an environment variable
+    ├── SourceUnavailable       no answer, broken off: another try may do
+    ├── SourceInvalid           wrong password, empty, corrupt, unreadable, server too new
+    ├── StorageUnavailable      no answer, broken off: another try may do
+    ├── StorageInvalid          no bucket, no permission, full, no conditional writes, another owner
+    │   └── ObjectExists        a create-only write found the name taken
+    ├── ObjectMissing           a read found nothing
+    ├── BackupMissing           no such backup
+    ├── VerificationFailed      stored bytes are not what was written
+    ├── RestoreRefused          the target is untouched
+    ├── RestoreFailed           the target is marked
+    └── TargetLocked            the target is being restored: nothing was done
+
+Domain code raises these and nothing else on purpose; the edges (:mod:`job`, :mod:`cli`) map them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from avalanche_contract.exitcodes import ExitCode
+
+
+class Failure(Exception):
+    """Something went wrong that we can name.
+
+    ``message`` is for a person: what happened and what to do, without secrets and without response bodies.
+    ``reason`` is CamelCase, and becomes the reason of a condition.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
+    default_reason: ClassVar[str] = "Unexpected"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or self.default_reason
+
+
+class UsageInvalid(Failure):
+    """The request, the configuration or the command line is wrong."""
+
+    exit_code = ExitCode.USAGE
+    default_reason = "RequestInvalid"
+
+
+class CredentialsMissing(Failure):
+    """A Secret, a key of it or an environment variable is missing."""
+
+    exit_code = ExitCode.CREDENTIALS_MISSING
+    default_reason = "CredentialsMissing"
+
+
+class SourceUnavailable(Failure):
+    """The database or volume did not answer, or broke off."""
+
+    exit_code = ExitCode.SOURCE_UNAVAILABLE
+    default_reason = "SourceUnavailable"
+
+
+class SourceInvalid(Failure):
+    """The source cannot be backed up as it is."""
+
+    exit_code = ExitCode.SOURCE_INVALID
+    default_reason = "SourceInvalid"
+
+
+class StorageUnavailable(Failure):
+    """The storage did not answer, or broke off."""
+
+    exit_code = ExitCode.STORAGE_UNAVAILABLE
+    default_reason = "StorageUnavailable"
+
+
+class StorageInvalid(Failure):
+    """The storage refuses, and will refuse again."""
+
+    exit_code = ExitCode.STORAGE_INVALID
+    default_reason = "StorageInvalid"
+
+
+class ObjectExists(StorageInvalid):
+    """A create-only write found the name taken."""
+
+    default_reason = "ObjectExists"
+
+
+class ObjectMissing(Failure):
+    """A read found nothing under the name."""
+
+    exit_code = ExitCode.VERIFICATION_FAILED
+    default_reason = "ObjectMissing"
+
+
+class BackupMissing(Failure):
+    """There is no such backup."""
+
+    exit_code = ExitCode.NOT_FOUND
+    default_reason = "BackupNotFound"
+
+
+class VerificationFailed(Failure):
+    """What lies in storage is not what was written."""
+
+    exit_code = ExitCode.VERIFICATION_FAILED
+    default_reason = "VerificationFailed"
+
+
+class RestoreRefused(Failure):
+    """The restore was not begun; the target is untouched."""
+
+    exit_code = ExitCode.RESTORE_REFUSED
+    default_reason = "RestoreRefused"
+
+
+class RestoreFailed(Failure):
+    """The restore began and did not end well; the target is marked."""
+
+    exit_code = ExitCode.RESTORE_FAILED
+    default_reason = "RestoreFailed"
+
+
+class TargetLocked(Failure):
+    """The target is being restored: no backup may capture it half restored."""
+
+    exit_code = ExitCode.SKIPPED
+    default_reason = "TargetBeingRestored"

@@ -1,0 +1,75 @@
+"""Where things lie beneath a place's prefix: pure functions from names to keys, and back.
+
+::
+
+    owner.json
+    database/database_20241122_020000.sql.gz            one artifact of a single source
+    full/full_20241101_040000_<source>.sql.gz           one of several
+    …/…_metadata.json                                   the commit
+    …/…_verification.json  …_hold.json  …_attempt.json  beside it
+    restore-lock.json                                   while a target of this policy is restored
+"""
+
+from __future__ import annotations
+
+import re
+
+from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
+
+STORAGE_FILE = "storage.json"
+PROBE_FILE = "probe.json"
+OWNER_FILE = "owner.json"
+LOCK_FILE = "restore-lock.json"
+_METADATA = "_metadata.json"
+_METADATA_KEY = re.compile(
+    r"^(?P<prefix>.*/)?(?P<folder>database|files|full)/(?P<id>[a-z]+_\d{8}_\d{6})_metadata\.json$"
+)
+
+
+def folder(prefix: str, backup_type: BackupType) -> str:
+    """Give the folder of one type's backups."""
+    return f"{prefix}{backup_type}/"
+
+
+def metadata_key(prefix: str, backup_id: str) -> str:
+    """Give the key of a backup's metadata."""
+    return _beside(prefix, backup_id, _METADATA)
+
+
+def verification_key(prefix: str, backup_id: str) -> str:
+    """Give the key of a backup's last verdict."""
+    return _beside(prefix, backup_id, "_verification.json")
+
+
+def hold_key(prefix: str, backup_id: str) -> str:
+    """Give the key of a backup's hold."""
+    return _beside(prefix, backup_id, "_hold.json")
+
+
+def object_name(backup_id: str, source: str | None, suffix: str, attempt: int) -> str:
+    """Name a stored object: ``source`` only where there are several; ``attempt`` 0 is the plain name."""
+    middle = f"_{source}" if source else ""
+    again = f"_{attempt}" if attempt else ""
+    return f"{backup_id}{middle}{again}{suffix}"
+
+
+def split_metadata_key(key: str) -> tuple[str, str] | None:
+    """Give (prefix, backup ID) of a metadata's key, or ``None`` for any other object."""
+    found = _METADATA_KEY.match(key)
+    if found is None:
+        return None
+    try:
+        backup_type, _ = parse_backup_id(found["id"])
+    except ValueError:
+        return None
+    return (found["prefix"] or "", found["id"]) if backup_type == found["folder"] else None
+
+
+def folders(prefix: str) -> tuple[str, ...]:
+    """Give the folders of all types."""
+    return tuple(folder(prefix, backup_type) for backup_type in BACKUP_TYPES)
+
+
+def _beside(prefix: str, backup_id: str, ending: str) -> str:
+    backup_type, _ = parse_backup_id(backup_id)
+    return f"{folder(prefix, backup_type)}{backup_id}{ending}"

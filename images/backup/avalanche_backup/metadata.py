@@ -1,0 +1,121 @@
+"""The metadata of one backup: the document whose existence *is* the backup.
+
+Written last and create-only. Readers ignore fields they do not know and refuse an unknown major version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from avalanche_contract.base import Time
+from avalanche_contract.names import BackupType
+
+FORMAT_VERSION = "1.0"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ArtifactMetadata(_Document):
+    """One stored object: sizes in bytes, SHA-256 as plain hex so that ``sha256sum -c`` reads it."""
+
+    source: str
+    kind: Literal["postgresql", "sqlite", "files"]
+    file: str
+    """The object's name, in the folder of the metadata."""
+    role: Literal["data", "index"] = "data"
+    format: str = ""
+    """``Plain``, ``Custom``; empty where there is one only."""
+    compression: Literal["Gzip", "Zstd", "None"]
+    size_bytes: int
+    sha256: str
+    source_bytes: int
+    """Length of the uncompressed stream."""
+    source_sha256: str
+    target: str = ""
+    """What was backed up, for a person."""
+    statistics: dict[str, Any] = Field(default_factory=dict)
+    recreate: dict[str, Any] = Field(default_factory=dict)
+    restore_command: str = ""
+    """How to restore it by hand, with plain tools."""
+
+
+class RunMetadata(_Document):
+    """Which run wrote this backup."""
+
+    identity: str
+    """``scheduled/<policy UID>/<minutes>``, ``manual/<backup UID>``, ``job/<job UID>``, ``standalone/<UUID>``."""
+    cluster_uid: str = ""
+    namespace: str = ""
+    policy: str = ""
+    policy_uid: str = ""
+
+
+class BackupMetadata(_Document):
+    """One backup."""
+
+    format_version: str = FORMAT_VERSION
+    backup_id: str
+    backup_type: BackupType
+    timestamp: Time
+    """The second that the ID names."""
+    start_time: Time
+    completion_time: Time
+    snapshot_time: Time
+    """The moment of the data: of the earliest of its artifacts."""
+    status: Literal["succeeded", "suspect"] = "succeeded"
+    error_message: str | None = None
+    size_bytes: int
+    source_bytes: int
+    checksum: str
+    """``sha256:<hex>`` of the stored bytes; of the sorted ``sha256sum`` list where there are several (indexes aside)."""
+    compressed: bool
+    encrypted: bool = False
+    files_included: list[str] = Field(default_factory=list)
+    depends_on: list[str] = Field(default_factory=list)
+    run: RunMetadata
+    artifacts: list[ArtifactMetadata]
+    tools: dict[str, str] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class MetadataInvalid(ValueError):
+    """The document is no metadata that this version can read; the text says why."""
+
+
+def combined_checksum(artifacts: list[ArtifactMetadata]) -> str:
+    """Give the checksum of a backup from those of its data objects, as ``sha256sum`` would find it."""
+    data = [artifact for artifact in artifacts if artifact.role == "data"]
+    if len(data) == 1:
+        return f"sha256:{data[0].sha256}"
+    lines = sorted(f"{artifact.sha256}  {artifact.file}\n" for artifact in data)
+    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def write_metadata(metadata: BackupMetadata) -> bytes:
+    """Write the document as people read it."""
+    return (json.dumps(metadata.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_metadata(data: bytes) -> BackupMetadata:
+    """Read a document.
+
+    :raises MetadataInvalid: it is damaged, or from a newer major version.
+    """
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise MetadataInvalid(f"not JSON: {error}") from None
+    version = str(document.get("format_version", "")) if isinstance(document, dict) else ""
+    if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+        raise MetadataInvalid(f"format version {version or 'missing'}; this release reads {FORMAT_VERSION}")
+    try:
+        return BackupMetadata.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MetadataInvalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

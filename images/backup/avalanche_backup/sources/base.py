@@ -1,0 +1,103 @@
+"""What every kind of source can do: say how it is, be dumped, and be restored.
+
+A source knows its data and nothing of storage. It writes plain, uncompressed bytes of a standard format into a
+sink, and raises when anything at all was wrong: the caller finalises an upload only after :meth:`Source.dump`
+returned. Failures are :class:`~avalanche_backup.errors.SourceUnavailable` (another try may do) and
+:class:`~avalanche_backup.errors.SourceInvalid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+ProgressHook = Callable[[int], None]
+"""Called with how many source bytes are done so far."""
+
+
+class Sink(Protocol):
+    """Where a dump goes."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """How a source is, found without reading it whole. ``estimated_bytes`` is for progress alone."""
+
+    version: str
+    """``PostgreSQL 17.6``, ``SQLite 3``, ``files``."""
+    estimated_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What a finished dump says of itself; it goes into the metadata."""
+
+    snapshot_time: datetime
+    """The moment of the data."""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """Counts that a restore and the suspect gate compare: tables, rows where known, entries, bytes."""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    recreate: Mapping[str, Any] = field(default_factory=dict)
+    """What is needed to make the target anew: version, encoding, locale, owner, extensions, settings."""
+    warnings: tuple[str, ...] = ()
+    files_included: tuple[str, ...] = ()
+    """At most a hundred top-level names: what a person looks for in ``list``."""
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """What is at the target of a restore."""
+
+    state: Literal["Absent", "Empty", "HoldsData"]
+    found: str
+    """One sentence for a person."""
+    facts: tuple[str, ...] = ()
+    """What an approval stands for: stable names (tables, top-level paths), sorted; no sizes, no counts."""
+    used_by: tuple[str, ...] = ()
+    """Who has it open, for a person: ``3 sessions of application``."""
+
+
+class Source(Protocol):
+    """One source of a backup, or one target of a restore."""
+
+    name: str
+    kind: str
+    """``postgresql``, ``sqlite``, ``files``."""
+    extension: str
+    """Of the artifact, before compression: ``.sql``, ``.dump``, ``.sqlite``, ``.tar``."""
+    target: str
+    """What it is, for a person, without secrets: ``postgresql://host:5432/database``."""
+
+    def inspect(self) -> Inspection:
+        """Reach the source and check that it can be dumped."""
+
+    def dump(self, sink: Sink, *, index: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
+        """Write everything into ``sink``; a files source writes its index (NDJSON) into ``index``."""
+
+    def inspect_target(self) -> TargetState:
+        """Look at what a restore into this would meet. Changes nothing."""
+
+    def restore(
+        self,
+        chunks: Iterator[bytes],
+        *,
+        artifact: Mapping[str, Any],
+        paths: tuple[str, ...],
+        scratch: Path,
+        progress: ProgressHook,
+    ) -> str:
+        """Put the plain bytes of an artifact in place, and say in one sentence what came back.
+
+        ``chunks`` raises where stored bytes are not what was written; the target must then be as before.
+        ``artifact`` is the artifact's part of the metadata. The target ends untouched or fully restored; where
+        neither can be had, it is plainly marked.
+
+        :raises RestoreRefused: the target is untouched.
+        :raises RestoreFailed: it is not, and is marked.
+        """

@@ -1,0 +1,53 @@
+"""Exit codes of the backup image, a documented enum: scripts and ``podFailurePolicy`` both rely on them.
+
+An unknown code means failure. The scheme follows restic's: what a script can act on has a code of its own.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process's end says. Numbers are never reused."""
+
+    OK = 0
+    UNEXPECTED = 1
+    """A defect or an unforeseen failure. Worth another try."""
+    USAGE = 2
+    """The request, the configuration or the command line is wrong. Only a change mends it."""
+    SOURCE_UNAVAILABLE = 10
+    """The database or volume did not answer. Worth another try."""
+    SOURCE_INVALID = 11
+    """The source cannot be backed up as it is: wrong password, empty, corrupt, unreadable, server too new."""
+    STORAGE_UNAVAILABLE = 12
+    """The storage did not answer, or broke off. Worth another try."""
+    STORAGE_INVALID = 13
+    """The storage refuses: no such bucket, no permission, no conditional writes, full."""
+    CREDENTIALS_MISSING = 14
+    """A Secret, a key of it or an environment variable is missing."""
+    VERIFICATION_FAILED = 15
+    """What lies in storage is not what was written."""
+    SUSPECT = 16
+    """The backup was written, and looks wrong."""
+    RESTORE_REFUSED = 17
+    """The target is untouched: no confirmation, or the plan no longer fits."""
+    RESTORE_FAILED = 18
+    """The restore began and did not end well; the target is marked."""
+    SKIPPED = 19
+    """Nothing was done, on purpose: the target is being restored."""
+    NOT_FOUND = 20
+    """No such backup."""
+    INTERRUPTED = 130
+    """SIGINT."""
+    TERMINATED = 143
+    """SIGTERM: never a success, however far the work was (kubernetes/kubernetes#120182)."""
+
+
+RETRYABLE = frozenset(
+    {ExitCode.UNEXPECTED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.STORAGE_UNAVAILABLE, ExitCode.TERMINATED}
+)
+"""Failures that another attempt may mend."""
+
+PERMANENT = tuple(sorted(code for code in ExitCode if code not in RETRYABLE and code is not ExitCode.OK))
+"""Failures that another attempt repeats: ``podFailurePolicy`` ends the Job on them."""

@@ -1,0 +1,91 @@
+"""Lines of ours in a container's log: progress while it runs, pages of longer answers at its end.
+
+A line is ``@avalanche:<nonce>:<kind> <JSON>``. File names and child processes reach the log too; they cannot
+know the nonce, and everything else that is logged is JSON, in which a name cannot begin a line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from avalanche_contract.base import Lenient
+from avalanche_contract.result import Entry, Plan
+
+LineKind = Literal["progress", "entry", "plan", "end"]
+
+
+class Progress(Lenient):
+    """How far a run is; ``total_bytes`` is an estimate, where there is one."""
+
+    phase: str
+    """``Running``, ``Verifying`` or ``Restoring``."""
+    source: str = ""
+    done_bytes: int = 0
+    total_bytes: int | None = None
+
+
+class Answer(Lenient):
+    """Everything of ours that a log held."""
+
+    progress: Progress | None = None
+    entries: tuple[Entry, ...] = ()
+    plan: Plan | None = None
+    complete: bool = False
+    """The closing line was there, and counts what was read."""
+
+
+def write_line(nonce: str, kind: LineKind, document: Lenient | dict[str, Any]) -> str:
+    """Write one line, without its end."""
+    plain = (
+        document
+        if isinstance(document, dict)
+        else document.model_dump(mode="json", by_alias=True, exclude_none=True)
+    )
+    return f"@avalanche:{nonce}:{kind} {json.dumps(plain, separators=(',', ':'))}"
+
+
+def write_pages(nonce: str, entries: Iterable[Entry]) -> Iterator[str]:
+    """Write entries, one a line, and the closing line that counts them."""
+    count = 0
+    for count, entry in enumerate(entries, start=1):  # noqa: B007 - counted for the closing line
+        yield write_line(nonce, "entry", entry)
+    yield write_line(nonce, "end", {"count": count})
+
+
+def read_log(lines: Iterable[str], nonce: str) -> Answer:
+    """Read our lines out of a log, in one pass; what does not parse is somebody else's."""
+    progress: Progress | None = None
+    plan: Plan | None = None
+    entries: list[Entry] = []
+    complete = False
+    for kind, document in _ours(lines, nonce):
+        try:
+            if kind == "progress":
+                progress = Progress.model_validate(document)
+            elif kind == "entry":
+                entries.append(Entry.model_validate(document))
+            elif kind == "plan":
+                plan = Plan.model_validate(document)
+            elif kind == "end":
+                complete = document.get("count") == len(entries) + (plan is not None)
+        except ValidationError:
+            continue
+    return Answer(progress=progress, entries=tuple(entries), plan=plan, complete=complete)
+
+
+def _ours(lines: Iterable[str], nonce: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    mark = f"@avalanche:{nonce}:"
+    for line in lines:
+        if not line.startswith(mark):
+            continue
+        kind, _, text = line[len(mark) :].partition(" ")
+        try:
+            document = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(document, dict):
+            yield kind, document

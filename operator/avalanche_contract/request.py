@@ -1,0 +1,266 @@
+"""What the control plane (or the command line) asks of the data plane: one document per run.
+
+A request holds no secret, only where to read one, so that a CronJob's template is complete in itself. It
+names paths as the container sees them: the data plane needs to know nothing of claims and Secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from avalanche_contract.base import Strict, Time
+from avalanche_contract.names import BackupType
+
+CONTRACT_VERSION = 1
+
+
+class Credential(Strict):
+    """Where one secret value is read: a file or an environment variable, never the value."""
+
+    described: str
+    """How to name it to a person: ``key "password" of Secret "database"``."""
+    file: str | None = None
+    environment: str | None = None
+
+
+# --- sources -------------------------------------------------------------------------------------------
+class PostgresqlSource(Strict):
+    """One PostgreSQL database, reached over TCP (or a socket folder as ``host``)."""
+
+    kind: Literal["postgresql"] = "postgresql"
+    name: str
+    host: str
+    port: int = 5432
+    database: str
+    username: Credential | str
+    password: Credential | None = None
+    ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    ca_file: str | None = None
+    format: Literal["Plain", "Custom"] = "Plain"
+    schemas: tuple[str, ...] = ()
+    exclude_tables: tuple[str, ...] = ()
+
+
+class SqliteSource(Strict):
+    """One SQLite database file. Its folder must be writable when the database is in WAL mode."""
+
+    kind: Literal["sqlite"] = "sqlite"
+    name: str
+    path: str
+
+
+class FilesSource(Strict):
+    """Folders and files beneath ``root``."""
+
+    kind: Literal["files"] = "files"
+    name: str
+    root: str
+    paths: tuple[str, ...] = (".",)
+    """Relative to ``root``, without ``..``."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of :mod:`fnmatch` on the path relative to ``root``, or on the last name where they hold no ``/``."""
+    one_file_system: bool = False
+
+
+Source = Annotated[PostgresqlSource | SqliteSource | FilesSource, Field(discriminator="kind")]
+
+
+# --- storage -------------------------------------------------------------------------------------------
+class S3Storage(Strict):
+    """A bucket of S3 or of a service that speaks it."""
+
+    kind: Literal["s3"] = "s3"
+    name: str
+    bucket: str
+    prefix: str = ""
+    """The storage's root in the bucket: empty, or ending in ``/``."""
+    region: str | None = None
+    endpoint: str | None = None
+    force_path_style: bool = False
+    ca_file: str | None = None
+    access_key_id: Credential | None = None
+    secret_access_key: Credential | None = None
+    session_token: Credential | None = None
+
+
+class DirectoryStorage(Strict):
+    """A folder: a mounted claim, or a disk."""
+
+    kind: Literal["directory"] = "directory"
+    name: str
+    root: str
+
+
+Storage = Annotated[S3Storage | DirectoryStorage, Field(discriminator="kind")]
+
+
+class Place(Strict):
+    """A folder of backups in a storage: ``prefix`` is ``<namespace>/<policy>/``, or empty standalone."""
+
+    storage: Storage
+    prefix: str = ""
+
+
+# --- the parts of requests -----------------------------------------------------------------------------
+class Compression(Strict):
+    """How artifacts are compressed; ``level`` absent is the algorithm's fast default."""
+
+    algorithm: Literal["Gzip", "Zstd", "None"] = "Gzip"
+    level: int | None = None
+
+
+class Writer(Strict):
+    """Who writes: goes into ``owner.json`` and into the metadata. Empty strings standalone."""
+
+    cluster_uid: str = Field(default="", alias="clusterUID")
+    namespace: str = ""
+    policy: str = ""
+    policy_uid: str = Field(default="", alias="policyUID")
+
+
+class Run(Strict):
+    """Which run this is: ``backup_uid`` for a manual one, else the Job's name says it."""
+
+    cron_job: str | None = None
+    backup_uid: str | None = Field(default=None, alias="backupUID")
+    created_time: Time | None = None
+    """Of the Backup object: the second that a manual run is named by, the same in every attempt."""
+
+
+class BackupReference(Strict):
+    """One backup in one storage."""
+
+    place: Place
+    backup_type: BackupType
+    backup_id: str = Field(alias="backupID")
+
+
+class RestoreTarget(Strict):
+    """One artifact of the backup, by its source's name, and where it goes."""
+
+    artifact: str
+    target: Source
+    paths: tuple[str, ...] = ()
+    """A part of a files backup; empty is all of it."""
+
+
+# --- the requests --------------------------------------------------------------------------------------
+class _Request(Strict):
+    contract_version: Literal[1] = 1
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+    """Marks our lines in a log that children and file names write to as well."""
+    scratch: str = "/avalanche/scratch"
+
+
+class BackupRequest(_Request):
+    """Back the sources up, as one backup, to every destination."""
+
+    verb: Literal["backup"] = "backup"
+    writer: Writer = Writer()
+    run: Run = Run()
+    backup_type: BackupType
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    destinations: Annotated[tuple[Place, ...], Field(min_length=1, max_length=1)]
+    compression: Compression = Compression()
+
+
+class VerifyRequest(_Request):
+    """Read one backup whole, and compare it with its metadata."""
+
+    verb: Literal["verify"] = "verify"
+    backup: BackupReference
+
+
+class RestoreRequest(_Request):
+    """Plan a restore, or carry out the plan that was approved."""
+
+    verb: Literal["restore"] = "restore"
+    mode: Literal["Plan", "Execute"]
+    request_uid: str = Field(default="", alias="requestUID")
+    backup: BackupReference
+    targets: Annotated[tuple[RestoreTarget, ...], Field(min_length=1)]
+    approved_plan: str | None = None
+    locks: tuple[Place, ...] = ()
+    """Places whose policies read the targets: a lock lies there while the restore runs."""
+
+
+class ProbeRequest(_Request):
+    """Find out whether a storage and sources are usable. Writes one small object to the storage, once."""
+
+    verb: Literal["probe"] = "probe"
+    storage: Storage | None = None
+    read_only: bool = False
+    sources: tuple[Source, ...] = ()
+    place: Place | None = None
+    """Where a policy will write: its ``owner.json`` is checked."""
+    writer: Writer = Writer()
+
+
+class CatalogRequest(_Request):
+    """List what is in a storage, as pages of entries in the log."""
+
+    verb: Literal["catalog"] = "catalog"
+    storage: Storage
+    prefixes: tuple[str, ...] = ()
+    """Folders ``<namespace>/<policy>/`` to read; empty is every one beneath the root."""
+    run_identity: str | None = None
+    """Only the backup of this run."""
+    after: str = ""
+    """The cursor of the page before: the answer's ``next_cursor``."""
+    limit: int = Field(default=500, ge=1, le=500)
+
+
+Request = Annotated[
+    BackupRequest | VerifyRequest | RestoreRequest | ProbeRequest | CatalogRequest,
+    Field(discriminator="verb"),
+]
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+
+
+class RequestInvalid(ValueError):
+    """The request cannot be read: damaged, from another contract, or not what its checksum says."""
+
+
+def dump_request(request: Request) -> str:
+    """Write a request as one line of JSON, the same for equal requests."""
+    document = request.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def request_sha256(text: str) -> str:
+    """Give the checksum that travels beside a request."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def escape_environment(text: str) -> str:
+    """Write ``$`` so that the kubelet's expansion of ``$(NAME)`` and ``$$`` gives back what was meant."""
+    return text.replace("$", "$$")
+
+
+def parse_request(text: str, sha256: str | None) -> Request:
+    """Read a request, and compare it with the checksum beside it.
+
+    :raises RequestInvalid: with one sentence on what is wrong.
+    """
+    if sha256 is not None and request_sha256(text) != sha256:
+        raise RequestInvalid(
+            "the request differs from the checksum beside it: its text was changed on the way"
+        )
+    try:
+        document: Any = json.loads(text)
+    except ValueError as error:
+        raise RequestInvalid(f"the request is not JSON: {error}") from None
+    version = document.get("contractVersion") if isinstance(document, dict) else None
+    if version != CONTRACT_VERSION:
+        raise RequestInvalid(
+            f"the request has contract version {version}, this image reads {CONTRACT_VERSION}: "
+            "run the operator and the backup image of one release"
+        )
+    try:
+        return _REQUEST.validate_python(document)
+    except ValueError as error:
+        raise RequestInvalid(f"the request is not valid: {error}") from None

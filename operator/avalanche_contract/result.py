@@ -1,0 +1,154 @@
+"""What the data plane answers: the container's termination message, at most 4,096 bytes of JSON.
+
+The kubelet keeps the last bytes of a longer message, which would no longer be JSON: so ``message`` is cut
+here, on a character's border, until the whole fits. Longer answers are pages in the log (:mod:`log`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from avalanche_contract.base import Lenient, Time
+from avalanche_contract.names import BackupType
+
+RESULT_MAX_BYTES = 4096
+
+Verdict = Literal["Succeeded", "Suspect", "Failed", "Skipped", "Refused"]
+
+
+class Artifact(Lenient):
+    """One stored object of a backup: the sizes in bytes, the checksums as ``sha256:<hex>``."""
+
+    source: str
+    kind: str
+    object: str
+    """The object's key beneath the storage's root."""
+    size_bytes: int
+    checksum: str
+    source_bytes: int
+    source_checksum: str
+    entries: int | None = None
+
+
+class Entry(Lenient):
+    """One committed backup, as the catalog tells it."""
+
+    backup_id: str = Field(alias="backupID")
+    backup_type: BackupType
+    run_identity: str
+    namespace: str = ""
+    policy: str = ""
+    policy_uid: str = Field(default="", alias="policyUID")
+    prefix: str = ""
+    start_time: Time
+    completion_time: Time
+    snapshot_time: Time
+    size_bytes: int
+    source_bytes: int
+    checksum: str
+    compression: str = "Gzip"
+    status: Literal["Succeeded", "Suspect"]
+    message: str = ""
+    location: str = ""
+    """Where it lies, for a person: ``s3://bucket/prefix/database/database_…_metadata.json``."""
+    artifacts: tuple[Artifact, ...] = ()
+    warnings: tuple[str, ...] = ()
+    verified_time: Time | None = None
+    verification: Literal["Verified", "NotVerified", "VerificationFailed"] = "NotVerified"
+
+
+class TargetPlan(Lenient):
+    """What one target of a restore is, and what the restore would do to it."""
+
+    artifact: str
+    kind: str
+    target: str
+    """Where it goes, for a person: ``postgresql://host:5432/database``, ``/path`` of a claim."""
+    state: Literal["Empty", "HoldsData", "Absent"]
+    found: str
+    """What is there now, in one sentence."""
+    used_by: tuple[str, ...] = ()
+    size_bytes: int
+    source_bytes: int
+    action: str
+    """What will be done, in one sentence."""
+
+
+class Plan(Lenient):
+    """What a restore will do; ``digest`` names everything in it that an approval stands for."""
+
+    digest: str
+    backup_id: str = Field(alias="backupID")
+    backup_type: BackupType
+    checksum: str
+    storage: str
+    location: str = ""
+    snapshot_time: Time
+    policy_uid: str = Field(default="", alias="policyUID")
+    targets: tuple[TargetPlan, ...]
+    needs_approval: bool
+    estimated_seconds: int | None = None
+
+
+class ProbeResult(Lenient):
+    """What a probe found out about a storage."""
+
+    storage_id: str = Field(default="", alias="storageID")
+    conditional_writes: bool = True
+    clock_skew_seconds: int = 0
+    server_versions: dict[str, str] = Field(default_factory=dict)
+    """By the name of a source: ``PostgreSQL 17.6``."""
+
+
+class Result(Lenient):
+    """The verdict of one container. ``reason`` is CamelCase, ``message`` a sentence for people."""
+
+    contract_version: int = 1
+    nonce: str
+    verb: str
+    verdict: Verdict
+    reason: str
+    message: str
+    backup_id: str | None = Field(default=None, alias="backupID")
+    run_identity: str | None = None
+    start_time: Time | None = None
+    completion_time: Time | None = None
+    snapshot_time: Time | None = None
+    size_bytes: int | None = None
+    source_bytes: int | None = None
+    checksum: str | None = None
+    verified_time: Time | None = None
+    plan_digest: str | None = None
+    probe: ProbeResult | None = None
+    entry_count: int | None = None
+    """How many entries the log holds, so that a reader knows that it read them all."""
+    next_cursor: str | None = None
+    """Where the next page of a catalog begins; absent on the last one."""
+
+
+def dump_result(result: Result) -> str:
+    """Write a result in at most :data:`RESULT_MAX_BYTES` bytes, shortening ``message`` where it must."""
+    text = _encode(result)
+    excess = len(text.encode()) - RESULT_MAX_BYTES
+    while excess > 0 and result.message:
+        kept = result.message.encode()[: max(0, len(result.message.encode()) - excess - 4)]
+        shorter = kept.decode(errors="ignore")
+        result = result.model_copy(update={"message": f"{shorter}…" if shorter else ""})
+        text = _encode(result)
+        excess = len(text.encode()) - RESULT_MAX_BYTES
+    return text
+
+
+def _encode(result: Result) -> str:
+    return result.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def parse_result(text: str, nonce: str) -> Result | None:
+    """Read a termination message; ``None`` when it is no result of this request."""
+    try:
+        result = Result.model_validate_json(text)
+    except ValueError:
+        return None
+    return result if result.nonce == nonce and result.contract_version == 1 else None
