@@ -71,6 +71,10 @@ cluster-status: $(READY) ## say what runs
 images: $(READY) ## build both images
 	@$(PYTHON) -m tests.cluster images
 
+.PHONY: image-contexts
+image-contexts: $(READY) ## lay what `docker build` needs into build/images/
+	@$(PYTHON) -m tests.cluster image-contexts
+
 .PHONY: crds
 crds: $(READY) ## generate crds/ from the models
 	@$(PYTHON) -m avalanche_operator.api.generate crds

@@ -1,0 +1,212 @@
+"""Images without a container engine: a base by mmdebstrap, the rest by buildah, kept as archives in the cache.
+
+Every image is keyed by what goes into it, so that an unchanged tree builds nothing. The build contexts lie in
+``build/images/<name>`` and serve Docker as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.build import locked
+from tests.cluster.layout import PROJECT, cache_root
+from tests.cluster.packages import IMAGES, ensure_packages
+from tests.cluster.processes import run
+
+Say = Callable[[str], None]
+SUITE = "trixie"
+BASE_IMAGE = f"localhost/avalanche-base:{SUITE}"
+BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+PYTHON_OF_IMAGES = "3.13"
+PLATFORMS = ("manylinux_2_39_x86_64", "manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")  # fmt: skip
+PACKAGES = (
+    "operator/avalanche_contract",
+    "operator/avalanche_operator",
+    "images/backup/avalanche_backup",
+)
+EXAMPLES = PROJECT / "docs" / "examples" / "images"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One built image: its name, its archive, and the key of what went into it."""
+
+    name: str
+    archive: Path
+    key: str
+
+
+def build_product(say: Say) -> tuple[Image, ...]:
+    """Build the operator's and the backup image."""
+    return tuple(_product(name, say) for name in ("operator", "backup"))
+
+
+def build_example(name: str, say: Say) -> Image:
+    """Build one image of ``docs/examples/images``."""
+    folder = EXAMPLES / name
+    wheels = folder / "wheels.txt"
+    inputs = sorted(path for path in folder.rglob("*") if path.is_file())
+    locked_test = [PROJECT / "requirements" / "test.txt"] if wheels.exists() else []
+    key = _key([*inputs, *locked_test])
+    tag = f"localhost/avalanche-{name}:{key}"
+
+    def stage(context: Path) -> None:
+        shutil.copytree(folder, context, dirs_exist_ok=True)
+        if wheels.exists():
+            wanted = wheels.read_text().split()
+            _download(
+                _only(PROJECT / "requirements" / "test.txt", wanted, context / "wheels.lock"),
+                context / "wheels",
+            )
+
+    return _image(tag, key, folder / "Containerfile", stage, say)
+
+
+def stage_contexts(say: Say) -> None:
+    """Lay the build contexts of the product for whoever builds with Docker."""
+    for name in ("operator", "backup"):
+        _stage_product(name, PROJECT / "build" / "images" / name)
+        say(f"build/images/{name} is ready: docker build -f images/{name}/Containerfile build/images/{name}")
+
+
+def _product(name: str, say: Say) -> Image:
+    requirements = PROJECT / "requirements" / f"{name}.txt"
+    containerfile = PROJECT / "images" / name / "Containerfile"
+    key = _key([containerfile, requirements, *_sources()])
+    tag = f"localhost/avalanche-{name}:dev"
+    return _image(tag, key, containerfile, lambda context: _stage_product(name, context), say)
+
+
+def _stage_product(name: str, context: Path) -> None:
+    context.mkdir(parents=True, exist_ok=True)
+    requirements = PROJECT / "requirements" / f"{name}.txt"
+    shutil.copy(requirements, context / "requirements.txt")
+    wheelhouse = cache_root() / "wheels" / f"{name}-{_key([requirements])}"
+    if not wheelhouse.is_dir():
+        unfinished = wheelhouse.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _download(requirements, unfinished)
+        unfinished.rename(wheelhouse)
+    shutil.rmtree(context / "wheels", ignore_errors=True)
+    shutil.copytree(wheelhouse, context / "wheels")
+    shutil.rmtree(context / "project", ignore_errors=True)
+    # Without isolation: hatchling is among the locked packages of the tests.
+    run(
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+        "--wheel-dir", context / "project", PROJECT,
+    )  # fmt: skip
+
+
+def _image(tag: str, key: str, containerfile: Path, stage: Callable[[Path], None], say: Say) -> Image:
+    name = tag.removeprefix("localhost/").partition(":")[0]
+    archive = cache_root() / "images" / f"{name}-{key}.tar"
+    with locked(cache_root() / "images.lock"):
+        if not archive.exists():
+            ensure_packages(IMAGES, say)
+            base = _base(say)
+            say(f"building image {tag}")
+            context = PROJECT / "build" / "images" / name.removeprefix("avalanche-")
+            shutil.rmtree(context, ignore_errors=True)
+            context.mkdir(parents=True)
+            stage(context)
+            words: list[str | Path] = [
+                "--layers",
+                "--build-arg",
+                f"BASE_IMAGE={base}",
+                "--file",
+                containerfile,
+                "--tag",
+                tag,
+            ]
+            _buildah("bud", "--isolation", "chroot", *words, context)
+            _save(tag, archive)
+            _forget_others(archive, name)
+    return Image(tag, archive, key)
+
+
+def _base(say: Say) -> str:
+    if not _buildah("images", "--quiet", "--filter", f"reference={BASE_IMAGE}").strip():
+        say(f"building the base image from Debian {SUITE}: about half a minute, once")
+        work = cache_root() / "base"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        run(
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={BASE_PACKAGES}",
+            SUITE,
+            work / "root.tar",
+        )
+        (work / "Containerfile").write_text('FROM scratch\nADD root.tar /\nCMD ["python3"]\n')
+        _buildah("bud", "--isolation", "chroot", "--file", work / "Containerfile", "--tag", BASE_IMAGE, work)
+        shutil.rmtree(work)
+    return BASE_IMAGE
+
+
+def _save(tag: str, archive: Path) -> None:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = archive.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    _buildah("push", "--quiet", tag, f"docker-archive:{unfinished}:{tag}")
+    unfinished.rename(archive)
+
+
+def _forget_others(archive: Path, name: str) -> None:
+    """Keep the two newest archives of an image: the cache does not grow with every change of the tree."""
+    others = sorted(archive.parent.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in others[2:]:
+        old.unlink()
+
+
+def _buildah(*words: str | Path) -> str:
+    root = cache_root() / "buildah"
+    places: list[str | Path] = [
+        "--root",
+        root / "storage",
+        "--runroot",
+        root / "run",
+        "--storage-driver",
+        "overlay",
+    ]
+    return run("buildah", *places, *words, cwd=PROJECT)
+
+
+def _download(requirements: Path, folder: Path) -> None:
+    platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
+    run(
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes",
+        "--python-version", PYTHON_OF_IMAGES, "--implementation", "cp", "--abi", "cp313", "--abi", "abi3", "--abi",
+        "none", *platforms, "--dest", folder, "--requirement", requirements,
+    )  # fmt: skip
+
+
+def _only(requirements: Path, wanted: Iterable[str], target: Path) -> Path:
+    """Write the entries of some packages out of a locked file, with their hashes."""
+    text = requirements.read_text().replace("\\\n", "\\\0")
+    entries = [line for line in text.splitlines() if line.partition("==")[0] in wanted]
+    target.write_text("\n".join(entries).replace("\\\0", "\\\n") + "\n")
+    return target
+
+
+def _sources() -> Iterator[Path]:
+    yield PROJECT / "pyproject.toml"
+    for package in PACKAGES:
+        for folder, folders, files in os.walk(PROJECT / package):
+            folders[:] = sorted(each for each in folders if each != "__pycache__")
+            yield from (Path(folder) / name for name in sorted(files))
+
+
+def _key(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in (Path(__file__), *paths):
+        data = path.read_bytes()
+        digest.update(f"{path.name} {len(data)}\n".encode())
+        digest.update(data)
+    return digest.hexdigest()[:16]
