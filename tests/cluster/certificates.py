@@ -86,7 +86,7 @@ def _certificate(layout: Layout, name: str, subject: str, usage: str) -> None:
         "-subj",
         subject,
     )
-    authority = [
+    authority: list[str | Path] = [
         "-CA",
         layout.file("pki", "ca.crt"),
         "-CAkey",

@@ -1,0 +1,240 @@
+"""Which backups exist. A backup is its metadata file: written last, create-only, and that is the commit.
+
+Reads and writes documents beside the data through a store; knows no source and does not move data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from avalanche_backup import layout
+from avalanche_backup.errors import BackupMissing, Failure, ObjectExists, ObjectMissing, StorageInvalid
+from avalanche_backup.metadata import BackupMetadata, MetadataInvalid, read_metadata, write_metadata
+from avalanche_backup.storage.base import Store
+from avalanche_contract.base import format_time
+from avalanche_contract.names import BACKUP_TYPES, BackupType, backup_id
+from avalanche_contract.request import Writer
+from avalanche_contract.result import Artifact, Entry
+
+DOCUMENT_MAX_BYTES = 16 * 1024 * 1024
+"""Far above any metadata; below what would hurt a small pod."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One committed backup, where it lies, and the last verdict on it."""
+
+    prefix: str
+    metadata: BackupMetadata
+    verification: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A metadata file that cannot be read: shown, never counted, never deleted."""
+
+    key: str
+    message: str
+
+
+def read_document(store: Store, key: str) -> bytes:
+    """Read a small object whole.
+
+    :raises ObjectMissing: there is none.
+    :raises StorageInvalid: it is far too large to be one of ours.
+    """
+    data = bytearray()
+    with store.read(key) as chunks:
+        for chunk in chunks:
+            data += chunk
+            if len(data) > DOCUMENT_MAX_BYTES:
+                raise StorageInvalid(f"{key} is too large to be a document of ours", reason="DocumentInvalid")
+    return bytes(data)
+
+
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """Read a small JSON object; ``None`` where there is none, or nothing that reads as one."""
+    try:
+        found = json.loads(read_document(store, key))
+    except (ObjectMissing, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def commit(store: Store, prefix: str, metadata: BackupMetadata) -> None:
+    """Make a backup exist. A lost answer is no failure: what lies there afterwards decides.
+
+    :raises ObjectExists: another run committed under this ID.
+    """
+    key = layout.metadata_key(prefix, metadata.backup_id)
+    try:
+        store.put(key, write_metadata(metadata))
+    except Failure:
+        if not _is_own(store, key, metadata.run.identity):
+            raise
+
+
+def find(store: Store, prefix: str, wanted: str) -> Found:
+    """Give one backup.
+
+    :raises BackupMissing: there is none of this ID, or its metadata cannot be read.
+    """
+    try:
+        key = layout.metadata_key(prefix, wanted)
+    except ValueError as error:
+        raise BackupMissing(str(error)) from None
+    found = read_one(store, key)
+    if found is None:
+        raise BackupMissing(f"there is no backup {wanted} in {store.locate(prefix)}")
+    if isinstance(found, Damaged):
+        raise BackupMissing(
+            f"the metadata of {wanted} cannot be read: {found.message}", reason="MetadataInvalid"
+        )
+    return found
+
+
+def read_one(store: Store, key: str) -> Found | Damaged | None:
+    """Give the backup of one metadata key; ``None`` where the key is not one, or the object went away."""
+    place = layout.split_metadata_key(key)
+    if place is None:
+        return None
+    prefix, named = place
+    try:
+        metadata = read_metadata(read_document(store, key))
+    except ObjectMissing:
+        return None
+    except (MetadataInvalid, StorageInvalid) as error:
+        return Damaged(key, str(error))
+    if metadata.backup_id != named:
+        return Damaged(key, f"it names {metadata.backup_id}")
+    return Found(prefix, metadata, read_json(store, layout.verification_key(prefix, named)))
+
+
+def metadata_keys(store: Store, prefix: str, types: tuple[BackupType, ...] = BACKUP_TYPES) -> Iterator[str]:
+    """Give the metadata keys beneath the folder of one policy, type by type."""
+    for folder in sorted(layout.folder(prefix, each) for each in types):
+        yield from (each.key for each in store.list(folder) if layout.split_metadata_key(each.key))
+
+
+def backups(store: Store, prefix: str, types: tuple[BackupType, ...] = BACKUP_TYPES) -> list[Found | Damaged]:
+    """Give every backup of one policy, the oldest first within a type; damaged metadata is among them."""
+    found = (read_one(store, key) for key in metadata_keys(store, prefix, types))
+    return [each for each in found if each is not None]
+
+
+def prefixes(store: Store) -> list[str]:
+    """Find the folders of policies in a storage: whatever holds metadata."""
+    keys = (layout.split_metadata_key(each.key) for each in store.list(""))
+    return sorted({place[0] for place in keys if place is not None})
+
+
+def choose_id(
+    store: Store, prefix: str, backup_type: BackupType, moment: datetime, identity: str
+) -> tuple[str, BackupMetadata | None]:
+    """Give the ID of a run: its second, or the next one that no other run has.
+
+    The metadata comes along where this very run is committed already.
+    """
+    second = moment.replace(microsecond=0)
+    while True:
+        wanted = backup_id(backup_type, second)
+        found = read_one(store, layout.metadata_key(prefix, wanted))
+        if found is None:
+            return wanted, None
+        if isinstance(found, Found) and found.metadata.run.identity == identity:
+            return wanted, found.metadata
+        second += timedelta(seconds=1)
+
+
+def check_owner(store: Store, prefix: str, writer: Writer, *, claim: bool) -> None:
+    """Refuse a folder that another policy or cluster writes to; with ``claim``, take one that is nobody's.
+
+    :raises StorageInvalid: it is another's.
+    """
+    key = f"{prefix}{layout.OWNER_FILE}"
+    wanted = {"cluster_uid": writer.cluster_uid, "namespace": writer.namespace, "policy": writer.policy,
+              "policy_uid": writer.policy_uid}  # fmt: skip
+    owner = read_json(store, key)
+    if owner is None and claim:
+        try:
+            store.put(key, json.dumps(wanted, indent=2).encode())
+        except ObjectExists:
+            owner = read_json(store, key)
+    if owner is not None and any(
+        owner.get(name) != value for name, value in wanted.items() if name != "policy_uid"
+    ):
+        raise StorageInvalid(
+            f"{store.locate(prefix)} belongs to policy {owner.get('namespace')}/{owner.get('policy')} of cluster "
+            f"{owner.get('cluster_uid')}: choose another prefix, or another name for the policy",
+            reason="OwnedByAnother",
+        )
+
+
+def write_verification(
+    store: Store, prefix: str, named: str, *, status: str, message: str, now: datetime
+) -> None:
+    """Write the last verdict on a backup beside it."""
+    document = {"backup_id": named, "status": status, "message": message, "verified_time": format_time(now)}
+    store.put(layout.verification_key(prefix, named), json.dumps(document, indent=2).encode(), overwrite=True)
+
+
+def entry(store: Store, found: Found) -> Entry:
+    """Tell a backup as the control plane reads it."""
+    metadata = found.metadata
+    folder = layout.folder(found.prefix, metadata.backup_type)
+    verdict = found.verification or {}
+    return Entry(
+        backup_id=metadata.backup_id,
+        backup_type=metadata.backup_type,
+        run_identity=metadata.run.identity,
+        namespace=metadata.run.namespace,
+        policy=metadata.run.policy,
+        policy_uid=metadata.run.policy_uid,
+        prefix=found.prefix,
+        start_time=metadata.start_time,
+        completion_time=metadata.completion_time,
+        snapshot_time=metadata.snapshot_time,
+        size_bytes=metadata.size_bytes,
+        source_bytes=metadata.source_bytes,
+        checksum=metadata.checksum,
+        compression=metadata.artifacts[0].compression if metadata.artifacts else "None",
+        status="Succeeded" if metadata.status == "succeeded" else "Suspect",
+        message=metadata.error_message or "",
+        location=store.locate(layout.metadata_key(found.prefix, metadata.backup_id)),
+        artifacts=tuple(
+            Artifact(
+                source=each.source,
+                kind=each.kind,
+                object=f"{folder}{each.file}",
+                size_bytes=each.size_bytes,
+                checksum=f"sha256:{each.sha256}",
+                source_bytes=each.source_bytes,
+                source_checksum=f"sha256:{each.source_sha256}",
+                entries=each.statistics.get("entries"),
+            )
+            for each in metadata.artifacts
+            if each.role == "data"
+        ),
+        warnings=tuple(metadata.warnings[:10]),
+        verification=verdict.get("status", "NotVerified"),
+        verified_time=_moment(verdict.get("verified_time")),
+    )
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC) if text else None
+    except ValueError:
+        return None
+
+
+def _is_own(store: Store, key: str, identity: str) -> bool:
+    try:
+        found = read_one(store, key)
+    except Failure:
+        return False
+    return isinstance(found, Found) and found.metadata.run.identity == identity

@@ -1,0 +1,27 @@
+"""Reading one secret value, when it is needed and not before. Values go nowhere but into the caller's hands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from avalanche_backup.errors import CredentialsMissing
+from avalanche_contract.request import Credential
+
+
+def read_credential(credential: Credential) -> str:
+    """Give the value, without the line's end that people leave in Secrets.
+
+    :raises CredentialsMissing: there is none; the message names the Secret and key, or the variable.
+    """
+    value = _from_file(credential.file) if credential.file else os.environ.get(credential.environment or "")
+    if not value:
+        raise CredentialsMissing(f"{credential.described} is missing or empty")
+    return value
+
+
+def _from_file(path: str) -> str | None:
+    try:
+        return Path(path).read_text().rstrip("\r\n")
+    except OSError:
+        return None

@@ -1,0 +1,77 @@
+"""From a stored object to plain bytes that were checked: sizes and both hashes, before the last of them is given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from avalanche_backup.errors import VerificationFailed
+from avalanche_backup.pipeline.compression import Algorithm, decompressed
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """What a stored stream must be: sizes in bytes, SHA-256 in hex."""
+
+    algorithm: Algorithm
+    size_bytes: int
+    sha256: str
+    source_bytes: int
+    source_sha256: str
+
+
+def checked(chunks: Iterator[bytes], facts: StreamFacts, name: str) -> Iterator[bytes]:
+    """Give the plain bytes of a stored stream; the last chunk only once everything agreed.
+
+    Whoever writes what comes out therefore never writes the end of something damaged. More than the metadata
+    says is an error as soon as it shows: a bomb is not unpacked.
+
+    :raises VerificationFailed: the object is damaged, truncated or another; ``name`` is in the message.
+    """
+    stored = _Counted(chunks, facts.size_bytes, name, "stored")
+    plain = _Counted(decompressed(facts.algorithm, iter(stored)), facts.source_bytes, name, "decoded")
+    held = b""
+    try:
+        for chunk in plain:
+            if held:
+                yield held
+            held = chunk
+    except VerificationFailed as failure:
+        raise VerificationFailed(f"{name}: {failure.message}", reason=failure.reason) from None
+    stored.check(facts.sha256)
+    plain.check(facts.source_sha256)
+    if held:
+        yield held
+
+
+class _Counted:
+    """Counts and hashes what passes, and stops what is longer than it should be."""
+
+    def __init__(self, chunks: Iterator[bytes], expected: int, name: str, side: str) -> None:
+        self._chunks, self._expected, self._name, self._side = chunks, expected, name, side
+        self._hash, self._count = hashlib.sha256(), 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self._count += len(chunk)
+            if self._count > self._expected:
+                raise VerificationFailed(
+                    f"more {self._side} bytes than the {self._expected} of the metadata",
+                    reason="ArtifactDamaged",
+                )
+            self._hash.update(chunk)
+            if chunk:
+                yield chunk
+
+    def check(self, sha256: str) -> None:
+        if self._count < self._expected:
+            raise VerificationFailed(
+                f"{self._name}: {self._count} {self._side} bytes, the metadata says {self._expected}",
+                reason="ArtifactTruncated",
+            )
+        if self._hash.hexdigest() != sha256:
+            raise VerificationFailed(
+                f"{self._name}: the SHA-256 of the {self._side} bytes is not that of the metadata",
+                reason="ArtifactDamaged",
+            )

@@ -1,0 +1,212 @@
+"""A folder as a store: a mounted claim, or a disk.
+
+An object is written beside its place under a hidden name, synced, and linked to its name: ``link(2)`` refuses a
+name that is taken, so two writers cannot both win, and a reader never sees a part.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from avalanche_backup.errors import Failure, ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
+from avalanche_backup.storage.base import ObjectInfo, ObjectWriter
+from avalanche_contract.request import DirectoryStorage
+
+CHUNK = 1024 * 1024
+PARTIAL = ".partial"
+_PERMANENT = {
+    errno.ENOSPC: ("StorageFull", "is full: free some space, or enlarge the volume"),
+    errno.EDQUOT: ("StorageFull", "is over its quota: free some space, or raise the quota"),
+    errno.EFBIG: ("StorageFull", "does not take files of this size"),
+    errno.EACCES: ("PermissionDenied", "refuses access: give the backup's user write access to the folder"),
+    errno.EPERM: ("PermissionDenied", "refuses the operation, or cannot make hard links"),
+    errno.EROFS: ("PermissionDenied", "is mounted read-only"),
+    errno.ENOTDIR: ("StorageMissing", "is not a folder"),
+    errno.ENAMETOOLONG: ("StorageInvalid", "does not take names of this length"),
+}
+
+
+class DirectoryStore:
+    """The store of one folder."""
+
+    def __init__(self, storage: DirectoryStorage) -> None:
+        self.name = storage.name
+        self._root = Path(storage.root)
+
+    def create(self, key: str) -> ObjectWriter:
+        """Begin an object of unknown length."""
+        return _Writer(self, self._path(key), key)
+
+    def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
+        """Write a small object."""
+        writer = _Writer(self, self._path(key), key, replaces=overwrite)
+        try:
+            writer.write(data)
+            writer.commit()
+        finally:
+            writer.abort()
+
+    @contextmanager
+    def read(self, key: str) -> Iterator[Iterator[bytes]]:
+        """Open an object."""
+        try:
+            file = self._path(key).open("rb", buffering=0)
+        except OSError as error:
+            raise self.failure(error, key) from None
+        with file:
+            yield self._chunks(file.fileno(), key)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Say what is there."""
+        try:
+            found = self._path(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_root()
+            return None
+        except OSError as error:
+            raise self.failure(error, key) from None
+        return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Give every object beneath a prefix, in the order of the keys."""
+        self._check_root()
+        folder = self._root / prefix.rpartition("/")[0]
+        keys = sorted((key for key in self._keys(folder) if key.startswith(prefix)), key=os.fsencode)
+        return (found for key in keys if (found := self.head(key)) is not None)
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise self.failure(error, key) from None
+
+    def locate(self, key: str) -> str:
+        """Name the object for a person."""
+        return str(self._root / key)
+
+    def failure(self, error: OSError, key: str) -> Failure:
+        """Turn an error of the operating system into one of ours."""
+        if error.errno == errno.ENOENT:
+            self._check_root()
+            return ObjectMissing(f"{self.name}: there is no object {key}")
+        reason, remedy = _PERMANENT.get(error.errno or 0, (None, None))
+        if reason:
+            return StorageInvalid(f"storage {self.name} ({self._root}) {remedy}", reason=reason)
+        return StorageUnavailable(f"storage {self.name} ({self._root}): {error.strerror} at {key}")
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if key.startswith("/") or "\0" in key or any(part in ("", ".", "..") for part in parts):
+            raise StorageInvalid(f"{key!r} is no key: it would leave the storage", reason="KeyInvalid")
+        return self._root.joinpath(*parts)
+
+    def _check_root(self) -> None:
+        if not self._root.is_dir():
+            raise StorageInvalid(
+                f"storage {self.name}: the folder {self._root} is not there; is the volume mounted?",
+                reason="StorageMissing",
+            )
+
+    def _keys(self, folder: Path) -> Iterator[str]:
+        for path, _, names in os.walk(folder, onerror=self._walk_failed):
+            yield from (
+                str(Path(path, name).relative_to(self._root)) for name in names if not name.endswith(PARTIAL)
+            )
+
+    def _walk_failed(self, error: OSError) -> None:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise self.failure(error, str(error.filename))
+
+    def _chunks(self, descriptor: int, key: str) -> Iterator[bytes]:
+        expected, done = os.fstat(descriptor).st_size, 0
+        while True:
+            try:
+                chunk = os.read(descriptor, CHUNK)
+            except OSError as error:
+                raise self.failure(error, key) from None
+            if not chunk:
+                break
+            done += len(chunk)
+            yield chunk
+        if done != expected:
+            raise StorageUnavailable(f"{self.name}: {key} ended after {done} of {expected} bytes")
+
+
+class _Writer:
+    """One object under way, beside its place."""
+
+    def __init__(self, store: DirectoryStore, path: Path, key: str, *, replaces: bool = False) -> None:
+        self._store, self._path, self._key, self._replaces = store, path, key, replaces
+        self._partial = path.with_name(f".{path.name[:180]}.{secrets.token_hex(6)}{PARTIAL}")
+        self._descriptor: int | None = None
+        with self._mapped():
+            store._check_root()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(
+                self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640
+            )
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; a short write goes on where it stopped."""
+        rest = memoryview(data)
+        with self._mapped():
+            while rest:
+                rest = rest[os.write(self._open(), rest) :]
+
+    def commit(self) -> None:
+        """Make the object exist."""
+        with self._mapped():
+            os.fsync(self._open())
+            self._close()
+            if self._replaces:
+                self._partial.replace(self._path)
+            else:
+                os.link(self._partial, self._path)
+                self._partial.unlink()
+            _sync_folders(self._path.parent, self._store._root)
+
+    def abort(self) -> None:
+        """Give everything up."""
+        with suppress(OSError):
+            self._close()
+        with suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            raise StorageUnavailable(f"{self._key} is closed")
+        return self._descriptor
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise ObjectExists(f"{self._store.name}: {self._key} is there already") from None
+        except OSError as error:
+            raise self._store.failure(error, self._key) from None
+
+
+def _sync_folders(folder: Path, root: Path) -> None:
+    """Make a new name durable, and those of folders that may be new as well."""
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if folder in (root, folder.parent):
+            return
+        folder = folder.parent

@@ -1,0 +1,19 @@
+"""From a storage of the request to its store. SDKs are loaded only when theirs is opened."""
+
+from __future__ import annotations
+
+from avalanche_backup.storage.base import Store
+from avalanche_backup.storage.directory import DirectoryStore
+from avalanche_contract.request import S3Storage, Storage
+
+
+def open_store(storage: Storage) -> Store:
+    """Open a store; nothing is asked of it yet.
+
+    :raises CredentialsMissing: a Secret, key or variable that it names is missing.
+    """
+    if isinstance(storage, S3Storage):
+        from avalanche_backup.storage.s3 import S3Store  # noqa: PLC0415 - the SDK takes 0.3 s to load
+
+        return S3Store(storage)
+    return DirectoryStore(storage)
