@@ -220,8 +220,9 @@ def entry(store: Store, found: Found) -> Entry:
             if each.role == "data"
         ),
         warnings=tuple(metadata.warnings[:10]),
-        verification=verdict.get("status", "NotVerified"),
-        verified_time=_moment(verdict.get("verified_time")),
+        # Without a later verdict: every committed backup was read back and decoded before its commit.
+        verification=verdict.get("status", "Verified"),
+        verified_time=_moment(verdict.get("verified_time")) or metadata.completion_time,
     )
 
 

@@ -1,0 +1,26 @@
+"""From a source of the request to the code that reads it. Each kind is loaded only when it is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avalanche_backup.sources.base import Source
+from avalanche_contract.request import FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.request import Source as SourceRequest
+
+
+def open_source(request: SourceRequest, scratch: Path) -> Source:
+    """Open a source; nothing is asked of it yet. ``scratch`` is a folder for it alone."""
+    match request:
+        case PostgresqlSource():
+            from avalanche_backup.sources.postgresql import PostgresqlDatabase  # noqa: PLC0415
+
+            return PostgresqlDatabase(request, scratch)
+        case SqliteSource():
+            from avalanche_backup.sources.sqlite import SqliteDatabase  # noqa: PLC0415
+
+            return SqliteDatabase(request)
+        case FilesSource():
+            from avalanche_backup.sources.files import FileTree  # noqa: PLC0415
+
+            return FileTree(request)

@@ -1,0 +1,116 @@
+"""Reaching a server with psql: the environment that carries the connection, queries, and what errors mean.
+
+Everything travels in the environment of libpq and the password in a file of its own, so that no argument list ever
+holds one, and a database name that looks like a connection string is only a name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from avalanche_backup.credentials import read_credential
+from avalanche_backup.errors import CredentialsMissing, Failure, SourceInvalid, SourceUnavailable
+from avalanche_backup.sources.postgresql.clients import Clients
+from avalanche_contract.request import PostgresqlSource
+
+CONNECT_SECONDS = 10
+QUERY_SECONDS = 120
+STDERR_TAIL = 4096
+_INVALID = (
+    (r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist", "AuthenticationFailed"),
+    (r"database .* does not exist", "DatabaseMissing"),
+    (r"permission denied|must be owner", "PermissionDenied"),
+    (r"server does not support SSL|certificate|SSL error|root certificate", "TLSFailed"),
+    (r"server version mismatch|aborting because of server version", "ServerTooNew"),
+    (r"no matching (schemas|tables|extensions) were found", "SourceEmpty"),
+)  # fmt: skip
+
+
+def connection_environment(source: PostgresqlSource, scratch: Path) -> dict[str, str]:
+    """Give the environment for libpq's tools, and write the password file that it names.
+
+    :raises CredentialsMissing: the user name or the password is not where the request says.
+    """
+    username = source.username if isinstance(source.username, str) else read_credential(source.username)
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(scratch),
+        "LC_ALL": "C.UTF-8",
+        "PGHOST": source.host,
+        "PGPORT": str(source.port),
+        "PGDATABASE": source.database,
+        "PGUSER": username,
+        "PGPASSFILE": str(_write_password(source, scratch)),
+        "PGSSLMODE": source.ssl_mode,
+        "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
+        "PGAPPNAME": "avalanche-backup",
+        "PGCLIENTENCODING": "UTF8",
+    }
+    return environment | ({"PGSSLROOTCERT": source.ca_file} if source.ca_file else {})
+
+
+def query(clients: Clients, environment: dict[str, str], sql: str) -> Any:
+    """Run one statement that gives one JSON value.
+
+    :raises SourceUnavailable: no answer. :raises SourceInvalid: refused.
+    """
+    command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--quiet",
+               "--set=ON_ERROR_STOP=1", f"--command={sql}"]  # fmt: skip
+    try:
+        ended = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=QUERY_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise SourceUnavailable(f"the database did not answer within {QUERY_SECONDS} seconds") from None
+    if ended.returncode:
+        raise explain(ended.stderr, "the database refused a question")
+    try:
+        return json.loads(ended.stdout)
+    except ValueError:
+        raise SourceUnavailable("the server's answer cannot be read: is this a PostgreSQL server?") from None
+
+
+def explain(stderr: str, what: str) -> Failure:
+    """Turn what a tool wrote into a failure of ours: only its line of error, never the data that follows it."""
+    line = error_line(stderr)
+    for pattern, reason in _INVALID:
+        if re.search(pattern, line):
+            return SourceInvalid(f"{what}: {line}", reason=reason)
+    return SourceUnavailable(f"{what}: {line}")
+
+
+def error_line(stderr: str) -> str:
+    """Give the first line that says what went wrong, without the tool's name and position."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    telling = [
+        line for line in lines if re.search(r"error|fatal|failed|refused|could not", line, re.IGNORECASE)
+    ]
+    line = (telling or lines or ["it ended without a word"])[0]
+    line = re.sub(r"^(psql|pg_dump|pg_restore)(:\S*)?:\s*", "", line)
+    return re.sub(r"^(?i:error|fatal):\s*", "", line)[:300]
+
+
+def tail(path: Path) -> str:
+    """Read the end of a tool's standard error."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - STDERR_TAIL))
+        return file.read().decode(errors="replace")
+
+
+def _write_password(source: PostgresqlSource, scratch: Path) -> Path:
+    path = scratch / "pgpass"
+    password = read_credential(source.password) if source.password else ""
+    if "\n" in password:
+        raise CredentialsMissing("the password of the database has more than one line")
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        if password:
+            file.write(f"*:*:*:*:{escaped}\n")
+    return path

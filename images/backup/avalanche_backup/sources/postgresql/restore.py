@@ -1,0 +1,171 @@
+"""Feeding a dump to psql, as one transaction: the database is the old one, or the new one.
+
+psql gets our own ``\\restrict`` first, so that nothing in a dump is a command of psql's (CVE-2025-8714); the one
+that pg_dump wrote is taken out, because they do not nest. psql is killed before it sees the end of a dump that
+turned out to be damaged, and a transaction without its COMMIT is rolled back.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from avalanche_backup.errors import RestoreFailed
+from avalanche_backup.sources.postgresql.clients import Clients
+from avalanche_backup.sources.postgresql.connection import error_line, tail
+
+HEAD = 4096
+"""Within so many bytes at either end stand the lines that pg_dump wrote for psql."""
+CHUNK = 1024 * 1024
+_RESTRICT = re.compile(rb"^\\restrict [A-Za-z0-9]+\r?\n", re.MULTILINE)
+_UNRESTRICT = re.compile(rb"^\\unrestrict [A-Za-z0-9]+\r?\n", re.MULTILINE)
+
+CLEAR = """\
+SET lock_timeout = '60s';
+DO $avalanche$
+DECLARE found record;
+BEGIN
+  FOR found IN
+    SELECT nspname FROM pg_namespace AS n
+    WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public') AND {chosen}
+      AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e')
+  LOOP EXECUTE format('DROP SCHEMA %I CASCADE', found.nspname); END LOOP;
+  FOR found IN
+    SELECT o.type, o.identity, d.classid, d.objid FROM pg_depend AS d, pg_namespace AS n, LATERAL pg_identify_object(d.classid, d.objid, 0) AS o
+    WHERE n.nspname = 'public' AND {chosen} AND d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.deptype = 'n'
+      AND o.type <> 'default acl'
+      AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i'))
+  LOOP EXECUTE format('DROP %s IF EXISTS %s CASCADE', found.type, found.identity); END LOOP;
+  IF {large_objects} THEN PERFORM lo_unlink(oid) FROM pg_largeobject_metadata; END IF;
+END
+$avalanche$;
+RESET lock_timeout;
+"""
+
+
+def clearing(schemas: tuple[str, ...]) -> str:
+    """Give the statement that removes what the dump brings back; what extensions own stays."""
+    quoted = ", ".join("'" + schema.replace("'", "''") + "'" for schema in schemas)
+    return CLEAR.format(
+        chosen=f"n.nspname IN ({quoted})" if schemas else "true",
+        large_objects="false" if schemas else "true",
+    )
+
+
+def plain_sql(
+    clients: Clients, environment: dict[str, str], chunks: Iterator[bytes], custom: bool
+) -> Iterator[bytes]:
+    """Give the SQL of a dump; a Custom archive is turned into it by pg_restore."""
+    return _from_archive(clients, environment, chunks) if custom else chunks
+
+
+def run_psql(
+    clients: Clients, environment: dict[str, str], sql: Iterator[bytes], *, preamble: str, scratch: Path
+) -> None:
+    """Run ``preamble`` and ``sql`` in one transaction.
+
+    :raises RestoreFailed: the server refused something; everything was rolled back.
+    """
+    errors = scratch / "psql.errors"
+    token = secrets.token_hex(16)
+    command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--quiet", "--single-transaction",
+               "--set=ON_ERROR_STOP=1", "--file=-"]  # fmt: skip
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
+        )
+        try:
+            with suppress(BrokenPipeError):
+                _feed(process, _wrapped(unrestricted(sql), preamble, token))
+            status = process.wait()
+        finally:
+            if process.poll() is None:  # a damaged dump: psql must not see its end
+                process.kill()
+                process.wait()
+            if process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+    if status:
+        raise RestoreFailed(
+            f"psql stopped: {error_line(tail(errors))}. Everything was rolled back: the database is as it was",
+            reason="RestoreRolledBack",
+        )
+
+
+def unrestricted(sql: Iterator[bytes]) -> Iterator[bytes]:
+    """Give a dump without the ``\\restrict`` of its head and the ``\\unrestrict`` of its end; the rest is untouched."""
+    held = b""
+    headed = False
+    for chunk in sql:
+        held += chunk
+        if not headed and len(held) >= HEAD:
+            held, headed = _without_head(held), True
+        if headed and len(held) > HEAD:
+            yield held[:-HEAD]
+            held = held[-HEAD:]
+    if not headed:
+        held = _without_head(held)
+    yield _UNRESTRICT.sub(b"", held)
+
+
+def _without_head(data: bytes) -> bytes:
+    found = _RESTRICT.search(data, 0, HEAD)
+    before = data[: found.start()] if found else b"?"
+    comments_only = all(not line or line.startswith(b"--") for line in before.splitlines())
+    return data[: found.start()] + data[found.end() :] if found and comments_only else data
+
+
+def _wrapped(sql: Iterator[bytes], preamble: str, token: str) -> Iterator[bytes]:
+    yield f"{preamble}\\restrict {token}\n".encode()
+    yield from sql
+    yield f"\n\\unrestrict {token}\n".encode()
+
+
+def _feed(process: subprocess.Popen[bytes], sql: Iterator[bytes]) -> None:
+    if process.stdin is None:
+        return
+    for chunk in sql:
+        process.stdin.write(chunk)
+    process.stdin.close()
+
+
+def _from_archive(clients: Clients, environment: dict[str, str], chunks: Iterator[bytes]) -> Iterator[bytes]:
+    command = [clients.tool("pg_restore"), "--exit-on-error", "--file=-"]
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    failures: list[BaseException] = []
+    feeder = threading.Thread(target=_feed_archive, args=(process, chunks, failures), name="archive")
+    feeder.start()
+    try:
+        while process.stdout is not None and (chunk := process.stdout.read(CHUNK)):
+            yield chunk
+        said = process.stderr.read().decode(errors="replace") if process.stderr is not None else ""
+        status = process.wait()
+        feeder.join()
+        if failures:
+            raise failures[0]
+        if status:
+            raise RestoreFailed(f"pg_restore stopped: {error_line(said)}", reason="RestoreRolledBack")
+    finally:
+        process.kill()
+        process.wait()
+        feeder.join()
+
+
+def _feed_archive(
+    process: subprocess.Popen[bytes], chunks: Iterator[bytes], failures: list[BaseException]
+) -> None:
+    try:
+        with suppress(BrokenPipeError):
+            _feed(process, chunks)
+        for _ in chunks:  # what pg_restore did not need is read all the same: its checksum counts
+            pass
+    except BaseException as error:
+        failures.append(error)
+        process.kill()

@@ -1,0 +1,74 @@
+"""Reading artifacts of a committed backup, checked against its metadata. Shared by verify and restore."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from avalanche_backup import layout
+from avalanche_backup.catalog import Found
+from avalanche_backup.errors import ObjectMissing, VerificationFailed
+from avalanche_backup.metadata import ArtifactMetadata
+from avalanche_backup.pipeline.download import StreamFacts, checked
+from avalanche_backup.storage.base import Store
+
+TRAILER = b"-- PostgreSQL database dump complete"
+TRAILER_WITHIN = 512
+_BEGINNINGS = {"sqlite": b"SQLite format 3\x00"}
+
+
+def facts_of(artifact: ArtifactMetadata) -> StreamFacts:
+    """Give what a stored artifact must be."""
+    return StreamFacts(
+        algorithm=artifact.compression,
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256,
+        source_bytes=artifact.source_bytes,
+        source_sha256=artifact.source_sha256,
+    )
+
+
+@contextmanager
+def open_artifact(store: Store, found: Found, artifact: ArtifactMetadata) -> Iterator[Iterator[bytes]]:
+    """Open the plain bytes of an artifact.
+
+    :raises VerificationFailed: it is missing, damaged, or not what the metadata says; while it is read.
+    """
+    key = layout.folder(found.prefix, found.metadata.backup_type) + artifact.file
+    try:
+        with store.read(key) as chunks:
+            yield checked(chunks, facts_of(artifact), artifact.file)
+    except ObjectMissing:
+        raise VerificationFailed(
+            f"{artifact.file} is missing from the storage", reason="ArtifactMissing"
+        ) from None
+
+
+def read_whole(store: Store, found: Found, artifact: ArtifactMetadata) -> Iterator[int]:
+    """Read an artifact to its end, giving the length of each chunk, and look at how it begins and ends.
+
+    :raises VerificationFailed: it is damaged, or no complete dump.
+    """
+    first, last = b"", b""
+    with open_artifact(store, found, artifact) as chunks:
+        for chunk in chunks:
+            first = first or chunk[:16]
+            last = (last + chunk[-TRAILER_WITHIN:])[-TRAILER_WITHIN:]
+            yield len(chunk)
+    if artifact.role == "data":
+        _check_shape(artifact, first, last)
+
+
+def _check_shape(artifact: ArtifactMetadata, first: bytes, last: bytes) -> None:
+    complete = True
+    if artifact.kind == "postgresql":
+        complete = first.startswith(b"PGDMP") if artifact.format == "Custom" else TRAILER in last
+    elif artifact.kind == "sqlite":
+        complete = first.startswith(_BEGINNINGS["sqlite"])
+    elif artifact.kind == "files":
+        complete = last.endswith(bytes(2 * tarfile.BLOCKSIZE)[:TRAILER_WITHIN])
+    if not complete:
+        raise VerificationFailed(
+            f"{artifact.file} is whole, and no complete {artifact.kind} artifact", reason="ArtifactIncomplete"
+        )

@@ -1,0 +1,256 @@
+"""Back sources up as one backup: every artifact stored and read back, then the metadata, which is the commit."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from avalanche_backup import catalog, layout
+from avalanche_backup.errors import ObjectExists, StorageUnavailable
+from avalanche_backup.locks import refuse_if_locked
+from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
+from avalanche_backup.pipeline.compression import SUFFIX
+from avalanche_backup.pipeline.upload import Stored, Upload
+from avalanche_backup.sources.base import Dump, Inspection, Source
+from avalanche_backup.sources.opening import open_source
+from avalanche_backup.storage.base import Store
+from avalanche_backup.storage.opening import open_store
+from avalanche_backup.verbs.context import Context
+from avalanche_contract.names import parse_backup_id, slot_of_job
+from avalanche_contract.request import BackupRequest
+from avalanche_contract.result import Result
+
+INDEX_SUFFIX = "_index.ndjson.zst"
+WARNINGS_MAX = 100
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which run this is, and the second that its backup is named by."""
+
+    text: str
+    moment: datetime
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every step of one run needs."""
+
+    request: BackupRequest
+    context: Context
+    store: Store
+    prefix: str
+    identity: RunIdentity
+    backup_id: str
+    start: datetime
+
+    @property
+    def several(self) -> bool:
+        return len(self.request.sources) > 1
+
+
+def run(request: BackupRequest, context: Context) -> Result:
+    """Make one backup, or find that this very run made it already.
+
+    :raises Failure: nothing was committed.
+    """
+    start = context.now()
+    identity = identify(request, context, start)
+    place = request.destinations[0]
+    store = open_store(place.storage)
+    catalog.check_owner(store, place.prefix, request.writer, claim=True)
+    backup_id, committed = catalog.choose_id(
+        store, place.prefix, request.backup_type, identity.moment, identity.text
+    )
+    if committed is not None:
+        return _result(request, committed, "AlreadyCommitted", "this run was committed by an earlier attempt")
+    refuse_if_locked(store, place.prefix, start)
+    metadata = _store(_Work(request, context, store, place.prefix, identity, backup_id, start))
+    return _result(request, metadata, "Committed", f"{backup_id} was written and read back")
+
+
+def identify(request: BackupRequest, context: Context, now: datetime) -> RunIdentity:
+    """Say which run this is: by the slot in the Job's name, by the Backup object, by the Job, or by chance."""
+    asked = request.run
+    if asked.backup_uid is not None:
+        return RunIdentity(f"manual/{asked.backup_uid}", asked.created_time or now)
+    slot = slot_of_job(context.job_name, asked.cron_job) if asked.cron_job else None
+    if slot is not None:
+        return RunIdentity(f"scheduled/{request.writer.policy_uid}/{int(slot.timestamp()) // 60}", slot)
+    if context.job_uid:
+        return RunIdentity(f"job/{context.job_uid}", now)
+    return RunIdentity(f"standalone/{uuid.uuid4()}", now)
+
+
+def _store(work: _Work) -> BackupMetadata:
+    with ExitStack() as stack:
+        opened = [
+            open_source(source, _folder(work.context.scratch / f"source-{number}"))
+            for number, source in enumerate(work.request.sources)
+        ]
+        looked = [(source, source.inspect()) for source in opened]
+        artifacts: list[ArtifactMetadata] = []
+        dumps: list[Dump] = []
+        stack.callback(lambda: _remove_unless_committed(work, artifacts))
+        for source, inspection in looked:
+            dump = _store_source(work, source, inspection, artifacts)
+            dumps.append(dump)
+        work.context.report.progress("Verifying", "", sum(each.source_bytes for each in artifacts), None)
+        # A restore that began meanwhile may have been captured half done.
+        refuse_if_locked(work.store, work.prefix, work.context.now())
+        metadata = _describe(work, artifacts, dumps)
+        committed = _commit(work, metadata)
+        stack.pop_all()
+    return committed
+
+
+def _store_source(
+    work: _Work, source: Source, inspection: Inspection, artifacts: list[ArtifactMetadata]
+) -> Dump:
+    compression = work.request.compression
+    data_names = _names(work, source, source.extension + SUFFIX[compression.algorithm])
+    scratch = _folder(work.context.scratch / f"dump-{source.name}")
+
+    def progress(done: int) -> None:
+        work.context.report.progress("Running", source.name, done, inspection.estimated_bytes)
+
+    with ExitStack() as stack:
+        data = stack.enter_context(Upload(work.store, data_names, compression.algorithm, compression.level))
+        index = None
+        if source.kind == "files":
+            index = stack.enter_context(Upload(work.store, _names(work, source, INDEX_SUFFIX), "Zstd", None))
+        dump = source.dump(data, index=index, scratch=scratch, progress=progress)
+        artifacts.append(_artifact(source, data.commit(), dump, "data"))
+        if index is not None:
+            artifacts.append(_artifact(source, index.commit(), dump, "index"))
+    return dump
+
+
+def _names(work: _Work, source: Source, suffix: str) -> Callable[[int], str]:
+    named = source.name if work.several else None
+    folder = layout.folder(work.prefix, work.request.backup_type)
+    return lambda attempt: folder + layout.object_name(work.backup_id, named, suffix, attempt)
+
+
+def _artifact(source: Source, stored: Stored, dump: Dump, role: str) -> ArtifactMetadata:
+    facts = stored.facts
+    custom = source.extension == ".dump"
+    file = stored.key.rpartition("/")[2]
+    return ArtifactMetadata.model_validate(
+        {
+            "source": source.name,
+            "kind": source.kind,
+            "file": file,
+            "role": role,
+            "format": ("Custom" if custom else "Plain") if source.kind == "postgresql" else "",
+            "compression": facts.algorithm,
+            "size_bytes": facts.size_bytes,
+            "sha256": facts.sha256,
+            "source_bytes": facts.source_bytes,
+            "source_sha256": facts.source_sha256,
+            "target": source.target,
+            "statistics": dict(dump.statistics) if role == "data" else {},
+            "recreate": dict(dump.recreate) if role == "data" else {},
+            "restore_command": restore_command(source.kind, file, facts.algorithm, custom=custom)
+            if role == "data"
+            else "",
+        }
+    )
+
+
+def restore_command(kind: str, file: str, algorithm: str, *, custom: bool) -> str:
+    """Say how to restore an artifact by hand, with plain tools."""
+    unpack = {"Gzip": f"gzip -dc {file}", "Zstd": f"zstd -dc {file}", "None": f"cat {file}"}[algorithm]
+    if kind == "postgresql":
+        into = "pg_restore --exit-on-error --single-transaction --dbname=<database>" if custom else (
+            "psql --no-psqlrc --single-transaction --set=ON_ERROR_STOP=1 --dbname=<database>"
+        )  # fmt: skip
+        return f"{unpack} | {into}"
+    return f"{unpack} > <database file>" if kind == "sqlite" else f"{unpack} | tar -xpf - -C <folder>"
+
+
+def _describe(work: _Work, artifacts: list[ArtifactMetadata], dumps: list[Dump]) -> BackupMetadata:
+    writer = work.request.writer
+    data = [each for each in artifacts if each.role == "data"]
+    warnings = [warning for dump in dumps for warning in dump.warnings]
+    return BackupMetadata(
+        backup_id=work.backup_id,
+        backup_type=work.request.backup_type,
+        timestamp=work.identity.moment.replace(microsecond=0),
+        start_time=work.start,
+        completion_time=work.context.now(),
+        snapshot_time=min(dump.snapshot_time for dump in dumps),
+        size_bytes=sum(each.size_bytes for each in artifacts),
+        source_bytes=sum(each.source_bytes for each in data),
+        checksum=combined_checksum(artifacts),
+        compressed=work.request.compression.algorithm != "None",
+        files_included=[name for dump in dumps for name in dump.files_included][:WARNINGS_MAX],
+        run=RunMetadata(
+            identity=work.identity.text,
+            cluster_uid=writer.cluster_uid,
+            namespace=writer.namespace,
+            policy=writer.policy,
+            policy_uid=writer.policy_uid,
+        ),
+        artifacts=artifacts,
+        tools={name: version for dump in dumps for name, version in dump.tools.items()},
+        warnings=warnings[:WARNINGS_MAX],
+    )
+
+
+def _commit(work: _Work, metadata: BackupMetadata) -> BackupMetadata:
+    """Commit; an ID that another run took meanwhile moves on by a second."""
+    wanted = metadata
+    for _ in range(100):
+        try:
+            catalog.commit(work.store, work.prefix, wanted)
+            return wanted
+        except ObjectExists:
+            named, own = catalog.choose_id(
+                work.store, work.prefix, work.request.backup_type, wanted.timestamp, work.identity.text
+            )
+            if own is not None:  # another pod of this very run was faster: its backup is ours
+                _remove(work, metadata.artifacts)
+                return own
+            wanted = metadata.model_copy(update={"backup_id": named, "timestamp": parse_backup_id(named)[1]})
+    raise StorageUnavailable("a hundred names for this backup were taken meanwhile")
+
+
+def _remove_unless_committed(work: _Work, artifacts: list[ArtifactMetadata]) -> None:
+    """Tidy up after a failure; unless the commit may have happened all the same."""
+    key = layout.metadata_key(work.prefix, work.backup_id)
+    if work.store.head(key) is None:
+        _remove(work, artifacts)
+
+
+def _remove(work: _Work, artifacts: list[ArtifactMetadata]) -> None:
+    for artifact in artifacts:
+        work.store.delete(layout.folder(work.prefix, work.request.backup_type) + artifact.file)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _result(request: BackupRequest, metadata: BackupMetadata, reason: str, message: str) -> Result:
+    return Result(
+        nonce=request.nonce,
+        verb="backup",
+        verdict="Succeeded",
+        reason=reason,
+        message=message,
+        backup_id=metadata.backup_id,
+        run_identity=metadata.run.identity,
+        start_time=metadata.start_time,
+        completion_time=metadata.completion_time,
+        snapshot_time=metadata.snapshot_time,
+        size_bytes=metadata.size_bytes,
+        source_bytes=metadata.source_bytes,
+        checksum=metadata.checksum,
+        verified_time=metadata.completion_time,
+    )

@@ -1,0 +1,117 @@
+"""What a restore would do: which backup, into what, what is there now, and a digest that an approval names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from avalanche_backup import layout
+from avalanche_backup.catalog import Found
+from avalanche_backup.errors import RestoreRefused
+from avalanche_backup.metadata import ArtifactMetadata
+from avalanche_backup.sources.base import Source, TargetState
+from avalanche_backup.sources.opening import open_source
+from avalanche_backup.storage.base import Store
+from avalanche_contract.request import RestoreRequest, RestoreTarget
+from avalanche_contract.result import Plan, TargetPlan
+
+BYTES_PER_SECOND = 30_000_000
+"""Of plain bytes, for the estimate: verified once and restored once, as measured on two cores."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One artifact, where it goes, and what is there."""
+
+    artifact: ArtifactMetadata
+    source: Source
+    state: TargetState
+    paths: tuple[str, ...]
+
+
+def open_targets(request: RestoreRequest, found: Found, scratch: Path) -> tuple[Target, ...]:
+    """Match targets with artifacts, and look at each of them.
+
+    :raises RestoreRefused: the backup has no such artifact, or one of another kind.
+    """
+    return tuple(
+        _open(each, found, scratch / f"target-{number}") for number, each in enumerate(request.targets)
+    )
+
+
+def make_plan(request: RestoreRequest, store: Store, found: Found, targets: tuple[Target, ...]) -> Plan:
+    """Bring everything together that a person approves."""
+    metadata = found.metadata
+    source_bytes = sum(each.artifact.source_bytes for each in targets)
+    return Plan(
+        digest=_digest(request, found, targets),
+        backup_id=metadata.backup_id,
+        backup_type=metadata.backup_type,
+        checksum=metadata.checksum,
+        storage=store.name,
+        location=store.locate(layout.metadata_key(found.prefix, metadata.backup_id)),
+        snapshot_time=metadata.snapshot_time,
+        policy_uid=metadata.run.policy_uid,
+        targets=tuple(_describe(each) for each in targets),
+        needs_approval=any(each.state.state == "HoldsData" for each in targets),
+        estimated_seconds=1 + 2 * source_bytes // BYTES_PER_SECOND,
+    )
+
+
+def _open(wanted: RestoreTarget, found: Found, scratch: Path) -> Target:
+    artifacts = {each.source: each for each in found.metadata.artifacts if each.role == "data"}
+    artifact = artifacts.get(wanted.artifact)
+    if artifact is None:
+        raise RestoreRefused(
+            f"backup {found.metadata.backup_id} has no source {wanted.artifact!r}; it has {', '.join(sorted(artifacts))}",
+            reason="SourceNotInBackup",
+        )
+    if artifact.kind != wanted.target.kind:
+        raise RestoreRefused(
+            f"{wanted.artifact} is a {artifact.kind} artifact, and the target is {wanted.target.kind}",
+            reason="KindMismatch",
+        )
+    scratch.mkdir(parents=True, exist_ok=True)
+    source = open_source(wanted.target, scratch)
+    return Target(artifact, source, source.inspect_target(), wanted.paths)
+
+
+def _digest(request: RestoreRequest, found: Found, targets: tuple[Target, ...]) -> str:
+    """Name all that an approval stands for; sizes and counts are left out, they change while one reads."""
+    document = {
+        "backup": [found.metadata.backup_id, found.metadata.checksum, request.backup.place.storage.name, found.prefix],
+        "targets": [
+            [each.artifact.source, each.artifact.sha256, each.source.target, each.state.state, each.state.facts, each.paths]
+            for each in targets
+        ],
+    }  # fmt: skip
+    return f"sha256:{hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()}"
+
+
+def _describe(target: Target) -> TargetPlan:
+    return TargetPlan(
+        artifact=target.artifact.source,
+        kind=target.artifact.kind,
+        target=target.source.target,
+        state=target.state.state,
+        found=target.state.found,
+        used_by=target.state.used_by[:10],
+        size_bytes=target.artifact.size_bytes,
+        source_bytes=target.artifact.source_bytes,
+        action=_action(target),
+    )
+
+
+def _action(target: Target) -> str:
+    if target.artifact.kind == "files":
+        part = f"{', '.join(target.paths)} of the backup" if target.paths else "every file of the backup"
+        return f"{part} is put in place, over files of the same name; other files stay"
+    if target.state.state != "HoldsData":
+        return "the data of the backup is put in place"
+    if target.artifact.kind == "sqlite":
+        return "the content of the database is replaced by that of the backup"
+    chosen = target.artifact.recreate.get("schemas") or ()
+    what = f"everything in the schemas {', '.join(chosen)}" if chosen else "everything in the database"
+    return f"{what} is dropped and replaced by the backup, in one transaction"

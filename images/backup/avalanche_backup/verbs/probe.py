@@ -1,0 +1,101 @@
+"""Find out whether a storage and sources are usable: everything that a backup will ask of them, at small scale."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import suppress
+
+from avalanche_backup import catalog, layout
+from avalanche_backup.errors import ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
+from avalanche_backup.sources.opening import open_source
+from avalanche_backup.storage.base import Store
+from avalanche_backup.storage.opening import open_store
+from avalanche_backup.verbs.context import Context
+from avalanche_contract.request import ProbeRequest
+from avalanche_contract.result import ProbeResult, Result
+
+
+def run(request: ProbeRequest, context: Context) -> Result:
+    """Probe what the request names.
+
+    :raises Failure: the first thing that is not usable, with what to do about it.
+    """
+    probed = ProbeResult()
+    if request.storage is not None:
+        store = open_store(request.storage)
+        probed = _read_only(store) if request.read_only else _read_write(store, context)
+    if request.place is not None:
+        catalog.check_owner(
+            open_store(request.place.storage), request.place.prefix, request.writer, claim=False
+        )
+    versions = {}
+    for number, source in enumerate(request.sources):
+        scratch = context.scratch / f"source-{number}"
+        scratch.mkdir(parents=True, exist_ok=True)
+        versions[source.name] = open_source(source, scratch).inspect().version
+    return Result(
+        nonce=request.nonce,
+        verb="probe",
+        verdict="Succeeded",
+        reason="Usable",
+        message=_sentence(request, versions),
+        probe=probed.model_copy(update={"server_versions": versions}),
+    )
+
+
+def _sentence(request: ProbeRequest, versions: dict[str, str]) -> str:
+    found = ", ".join(f"{name}: {version}" for name, version in versions.items())
+    where = "the storage can be read" if request.read_only else "the storage can be written, read and listed"
+    return "; ".join(part for part in (where if request.storage else "", found) if part)
+
+
+def _read_only(store: Store) -> ProbeResult:
+    next(iter(store.list("")), None)
+    known = catalog.read_json(store, layout.STORAGE_FILE) or {}
+    return ProbeResult(storage_id=str(known.get("id", "")))
+
+
+def _read_write(store: Store, context: Context) -> ProbeResult:
+    """Write once and read back; the two small objects stay, and are used again."""
+    next(iter(store.list("")), None)
+    storage_id = _storage_id(store)
+    with suppress(ObjectExists):
+        store.put(layout.PROBE_FILE, b'{"purpose": "written by probe: may be deleted"}\n')
+    try:
+        catalog.read_document(store, layout.PROBE_FILE)
+    except ObjectMissing:
+        raise StorageUnavailable(f"storage {store.name}: what was just written cannot be read back") from None
+    _check_conditional(store)
+    skew = _clock_skew(store, context)
+    return ProbeResult(storage_id=storage_id, conditional_writes=True, clock_skew_seconds=skew)
+
+
+def _check_conditional(store: Store) -> None:
+    try:
+        store.put(layout.PROBE_FILE, b"{}\n")
+    except ObjectExists:
+        return
+    raise StorageInvalid(
+        f"storage {store.name} overwrites an object that a create-only write must leave alone (If-None-Match): two "
+        "backups could destroy each other there; use a store with conditional writes",
+        reason="NoConditionalWrites",
+    )
+
+
+def _storage_id(store: Store) -> str:
+    known = catalog.read_json(store, layout.STORAGE_FILE)
+    if known is None:
+        with suppress(ObjectExists):
+            store.put(layout.STORAGE_FILE, json.dumps({"id": str(uuid.uuid4())}).encode())
+        known = catalog.read_json(store, layout.STORAGE_FILE) or {}
+    return str(known.get("id", ""))
+
+
+def _clock_skew(store: Store, context: Context) -> int:
+    """Compare our clock with the store's, where a write has just been made."""
+    stamp = f"{layout.PROBE_FILE}.clock"
+    store.put(stamp, b"{}\n", overwrite=True)
+    found = store.head(stamp)
+    now = context.now()
+    return round((now - (found.modified if found else now)).total_seconds())
