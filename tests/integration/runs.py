@@ -1,0 +1,137 @@
+"""Running verbs in a test as a Job would: a context, requests, and what they reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from avalanche_backup.storage.base import Store
+from avalanche_backup.storage.opening import open_store
+from avalanche_backup.verbs.context import Context
+from avalanche_backup.verbs.dispatch import run
+from avalanche_contract.names import BackupType
+from avalanche_contract.request import (
+    BackupReference,
+    BackupRequest,
+    Place,
+    RestoreRequest,
+    RestoreTarget,
+    Run,
+    Source,
+    Storage,
+    VerifyRequest,
+    Writer,
+)
+from avalanche_contract.result import Entry, Plan, Result
+
+NONCE = "0123456789abcdef"
+PREFIX = "edna/policy/"
+WRITER = Writer(cluster_uid="cluster", namespace="edna", policy="policy", policy_uid="policy-uid")
+
+
+@dataclass
+class Reported:
+    """What a verb told."""
+
+    phases: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+
+    def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
+        """Remember the phase."""
+        del source, done_bytes, total_bytes
+        self.phases.append(phase)
+
+    def entry(self, entry: Entry) -> None:
+        """Remember an entry."""
+        self.entries.append(entry)
+
+    def plan(self, plan: Plan) -> None:
+        """Remember a plan."""
+        self.plans.append(plan)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One place, and the verbs on it."""
+
+    storage: Storage
+    scratch: Path
+    reported: Reported = field(default_factory=Reported)
+
+    @property
+    def place(self) -> Place:
+        """Give the place of the backups."""
+        return Place(storage=self.storage, prefix=PREFIX)
+
+    @property
+    def store(self) -> Store:
+        """Open the store."""
+        return open_store(self.storage)
+
+    def stored(self) -> list[str]:
+        """Give what lies in the storage."""
+        return [each.key for each in self.store.list("")]
+
+    def context(self, **more: Any) -> Context:
+        """Give surroundings with a scratch folder."""
+        self.scratch.mkdir(exist_ok=True)
+        return Context(report=self.reported, scratch=self.scratch, **more)
+
+    def backup(
+        self,
+        *sources: Source,
+        kind: BackupType = "database",
+        run_of: Run | None = None,
+        context: Context | None = None,
+        **more: Any,
+    ) -> Result:
+        """Back up."""
+        request = BackupRequest(
+            nonce=NONCE, writer=WRITER, run=run_of or Run(), backup_type=kind, sources=sources,
+            destinations=(self.place,), **more,
+        )  # fmt: skip
+        return run(request, context or self.context())
+
+    def manual(self, moment: datetime, uid: str) -> Run:
+        """Name a manual run."""
+        return Run(backup_uid=uid, created_time=moment)
+
+    def verify(self, result: Result) -> Result:
+        """Verify."""
+        return run(VerifyRequest(nonce=NONCE, backup=self.reference(result)), self.context())
+
+    def plan(self, result: Result, target: Source, **more: Any) -> Plan:
+        """Plan a restore."""
+        run(self.request(result, target, mode="Plan", **more), self.context())
+        return self.reported.plans[-1]
+
+    def execute(self, result: Result, target: Source, approved: str | None, **more: Any) -> Result:
+        """Restore."""
+        return run(
+            self.request(result, target, mode="Execute", approved_plan=approved, **more), self.context()
+        )
+
+    def restore(self, result: Result, target: Source, **more: Any) -> Result:
+        """Plan, approve, restore."""
+        return self.execute(result, target, self.plan(result, target, **more).digest, **more)
+
+    def request(
+        self, result: Result, target: Source, *, paths: tuple[str, ...] = (), **more: Any
+    ) -> RestoreRequest:
+        """Give a request for one target."""
+        targets = (RestoreTarget(artifact=target.name, target=target, paths=paths),)
+        return RestoreRequest(
+            **{
+                "nonce": NONCE, "request_uid": "request", "backup": self.reference(result), "targets": targets,
+                "locks": (self.place,), **more,
+            }
+        )  # fmt: skip
+
+    def reference(self, result: Result) -> BackupReference:
+        """Name a backup."""
+        backup_id = result.backup_id or ""
+        kind: Any = backup_id.partition("_")[0]
+        return BackupReference(place=self.place, backup_type=kind, backup_id=backup_id)

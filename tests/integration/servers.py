@@ -1,0 +1,165 @@
+"""The real servers that integration tests talk to: PostgreSQL and SeaweedFS, each on a free port of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+from tests.cluster.packages import ensure_packages
+
+PASSWORD = "correct horse:battery\\staple"
+ACCESS_KEY, SECRET_KEY = "avalanche", "seaweed-secret-key"
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    """Wait until a server listens."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise AssertionError(f"the server ended with {process.returncode}")
+        with socket.socket() as connection:
+            connection.settimeout(1)
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on port {port}")
+
+
+def stop(process: subprocess.Popen[bytes], gently: signal.Signals = signal.SIGTERM) -> None:
+    """End a server, by force where it does not go."""
+    process.send_signal(gently)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A server, and psql for its superuser ``avalanche``."""
+
+    port: int
+    binaries: Path
+
+    def psql(self, database: str, sql: str) -> str:
+        """Run SQL, and give what it printed."""
+        environment = {**os.environ, "PGPASSWORD": PASSWORD}
+        command = [self.binaries / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
+                   "-p", str(self.port), "-U", "avalanche", "-d", database, "-f", "-"]  # fmt: skip
+        ended = subprocess.run(
+            command, input=sql, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.strip()
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[Postgres]:
+    """Run a PostgreSQL server of Debian's package."""
+    ensure_packages({"/usr/bin/pg_lsclusters": "postgresql"}, print)
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    data, port = folder / "data", free_port()
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    if user:
+        for each in (folder, *list(folder.parents)[:2]):  # the server may not run as root
+            each.chmod(each.stat().st_mode | 0o011)
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    identity = {"user": user.pw_uid, "group": user.pw_gid} if user else {}
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o644)
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "avalanche", "--auth=scram-sha-256", f"--pwfile={secret}",
+         "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"],
+        check=True, capture_output=True, cwd=folder, **identity,  # type: ignore[call-overload]
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1",
+         "-c", "fsync=off", "-c", "shared_buffers=64MB"],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **identity,  # type: ignore[call-overload]
+    )  # fmt: skip
+    try:
+        wait_for_port(port, process)
+        yield Postgres(port, binaries)
+    finally:
+        stop(process, signal.SIGQUIT)
+
+
+@dataclass(frozen=True)
+class Seaweed:
+    """An S3 service, and a plain client for it."""
+
+    endpoint: str
+
+    def client(self) -> boto3.client:
+        """Give a plain S3 client that knows nothing of ours."""
+        return boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name="us-east-1", aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY, config=Config(s3={"addressing_style": "path"}),
+        )  # fmt: skip
+
+
+@contextmanager
+def seaweed(folder: Path) -> Iterator[Seaweed]:
+    """Run SeaweedFS with one key."""
+    port = free_port()
+    identity = {
+        "name": "avalanche",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    configuration = folder / "s3.json"
+    configuration.write_text(json.dumps({"identities": [identity]}))
+    weed = Path(sys.executable).with_name("weed")
+    ports = [f"-{name}.port={free_port()}" for name in ("master", "volume", "filer", "admin")]
+    ports += [f"-{name}.port.grpc={free_port()}" for name in ("master", "volume", "filer", "s3")]
+    process = subprocess.Popen(
+        [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={port}",
+         f"-s3.config={configuration}", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+         *ports],
+        cwd=folder, stdout=(folder / "weed.log").open("wb"), stderr=subprocess.STDOUT,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )  # fmt: skip
+    try:
+        wait_for_port(port, process)
+        running = Seaweed(f"http://127.0.0.1:{port}")
+        _wait_until_usable(running)
+        yield running
+    finally:
+        stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_usable(running: Seaweed) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            running.client().create_bucket(Bucket="ready")
+            running.client().put_object(Bucket="ready", Key="ready", Body=b"ready")
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
