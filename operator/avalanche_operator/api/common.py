@@ -1,0 +1,102 @@
+"""What the four kinds share: references, conditions, bounded strings, and how a CEL rule is attached to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from avalanche_contract.base import Time
+
+Rule = dict[str, str]
+
+
+def rule(expression: str, message: str, **more: Any) -> dict[str, Any]:
+    """Give one CEL rule, with the sentence that ``kubectl apply`` shows where it does not hold."""
+    return {"rule": expression, "message": message, **more}
+
+
+def rules(*each: Mapping[str, Any]) -> dict[str, Any]:
+    """Attach rules to a model's or a field's schema."""
+    return {"x-kubernetes-validations": list(each)}
+
+
+def exactly_one(*fields: str) -> str:
+    """Give the expression that says that just one of some fields is set."""
+    return f"[{', '.join(f'has(self.{field})' for field in fields)}].filter(x, x).size() == 1"
+
+
+def unchanged(*fields: str) -> str:
+    """Give the expression that says that fields are as they were, absent ones included."""
+    each = (
+        f"(has(self.{f}) ? has(oldSelf.{f}) && self.{f} == oldSelf.{f} : !has(oldSelf.{f}))" for f in fields
+    )
+    return " && ".join(each)
+
+
+class ApiModel(BaseModel):
+    """A part of an object: frozen; what this release does not know is somebody else's."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+
+Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+SourceName = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+Text = Annotated[str, Field(max_length=1024)]
+Moment = Annotated[Time, WithJsonSchema({"type": "string", "format": "date-time"})]
+RelativePath = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=512,
+        json_schema_extra=rules(
+            rule(
+                "!self.matches('^/|(^|/)[.][.](/|$)')",
+                "a path is relative to the root of the claim and has no '..'",
+            )
+        ),
+    ),
+]
+
+
+class LocalReference(ApiModel):
+    """The name of an object in the same namespace."""
+
+    name: Name
+
+
+class KeyReference(ApiModel):
+    """One key of a Secret in the same namespace."""
+
+    name: Name
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "ca.crt"
+
+
+class ClaimReference(ApiModel):
+    """A PersistentVolumeClaim in the same namespace."""
+
+    name: Name
+
+
+class Condition(ApiModel):
+    """One condition, as the Kubernetes API conventions have it."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(min_length=1, max_length=128)]
+    message: Annotated[str, Field(max_length=32768)] = ""
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    last_transition_time: Moment
+
+
+Conditions = Annotated[
+    tuple[Condition, ...],
+    Field(
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    ),
+]
