@@ -22,7 +22,7 @@ class Progress(Lenient):
     """How far a run is; ``total_bytes`` is an estimate, where there is one."""
 
     phase: str
-    """``Running``, ``Verifying`` or ``Restoring``."""
+    """``Running`` or ``Verifying`` of a backup; ``Checking``, ``Restoring`` or ``Verifying`` of a restore."""
     source: str = ""
     done_bytes: int = 0
     total_bytes: int | None = None

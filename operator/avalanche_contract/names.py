@@ -26,8 +26,8 @@ LABEL_POLICY = f"{GROUP}/policy"
 LABEL_POLICY_UID = f"{GROUP}/policy-uid"
 LABEL_VERB = f"{GROUP}/verb"
 APP_NAME = "avalanche-backup"
-ANNOTATION_GENERATION = f"{GROUP}/generation"
-"""The generation of the owner's spec that a Job was built from."""
+ANNOTATION_OWNER = f"{GROUP}/owner"
+"""The name of the resource that a Job works for; a label's value would be too short for it."""
 
 # --- environment of the backup container -----------------------------------------------------------------
 ENV_REQUEST = "AVALANCHE_REQUEST"

@@ -100,3 +100,12 @@ Conditions = Annotated[
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     ),
 ]
+
+
+class ProbeStatus(ApiModel):
+    """The last probe that was recorded: a Job that looked whether everything is usable."""
+
+    number: Annotated[int, Field(ge=0)] = 0
+    fingerprint: Annotated[str, Field(max_length=64)] = ""
+    failures: Annotated[int, Field(ge=0, description="Probes since the last good one.")] = 0
+    last_time: Moment | None = None

@@ -15,6 +15,7 @@ from avalanche_operator.api.common import (
     LocalReference,
     Moment,
     Name,
+    ProbeStatus,
     RelativePath,
     SourceName,
     exactly_one,
@@ -200,8 +201,7 @@ class BackupPolicyStatus(ApiModel):
     schedule: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="The schedule with every H resolved."
     )
-    last_probe_time: Moment | None = None
-    probe_attempts: Annotated[int, Field(ge=0)] = 0
+    probe: ProbeStatus | None = None
     last_schedule_time: Moment | None = None
     next_schedule_time: Moment | None = None
     last_successful_time: Moment | None = None

@@ -150,6 +150,9 @@ class RestoreRequestStatus(ApiModel):
     plan_number: Annotated[int, Field(ge=0)] = Field(
         default=0, description="How many plans were made before this one."
     )
+    paused_policies: Annotated[tuple[Name, ...], Field(max_length=64)] = Field(
+        default=(), description="Policies that read the target: no backup of theirs runs meanwhile."
+    )
     job: Name | None = None
     progress: RestoreProgress | None = None
     start_time: Moment | None = None

@@ -13,6 +13,7 @@ from avalanche_operator.api.common import (
     LocalReference,
     Moment,
     Name,
+    ProbeStatus,
     RelativePath,
     exactly_one,
     rule,
@@ -81,10 +82,7 @@ class BackupStorageStatus(ApiModel):
     observed_generation: int = 0
     conditions: Conditions = ()
     storage_id: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="storageID")
-    last_probe_time: Moment | None = None
-    probe_attempts: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Probes since the last success."
-    )
+    probe: ProbeStatus | None = None
     last_sync_time: Moment | None = None
     backup_count: Annotated[int, Field(ge=0)] | None = None
     size_bytes: Annotated[int, Field(ge=0)] | None = None

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from avalanche_backup import catalog, layout
+from avalanche_backup.catalog import Found
 from avalanche_backup.errors import ObjectExists, StorageUnavailable
 from avalanche_backup.locks import refuse_if_locked
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
@@ -67,9 +68,11 @@ def run(request: BackupRequest, context: Context) -> Result:
         store, place.prefix, request.backup_type, identity.moment, identity.text
     )
     if committed is not None:
+        context.report.entry(catalog.entry(store, Found(place.prefix, committed)))
         return _result(request, committed, "AlreadyCommitted", "this run was committed by an earlier attempt")
     refuse_if_locked(store, place.prefix, start)
     metadata = _store(_Work(request, context, store, place.prefix, identity, backup_id, start))
+    context.report.entry(catalog.entry(store, Found(place.prefix, metadata)))
     return _result(request, metadata, "Committed", f"{backup_id} was written and read back")
 
 

@@ -57,6 +57,7 @@ def _execute(request: RestoreRequest, context: Context, store: Store, found: Fou
         )
     _check_artifacts(context, store, found, targets)
     done = _restore_all(context, store, found, targets)
+    context.report.progress("Verifying", "", 0, None)
     with suppress(Failure):
         release_hold(store, found.prefix, plan.backup_id)
     return _result(request, plan, "Restored", "; ".join(done))
@@ -69,7 +70,7 @@ def _check_artifacts(context: Context, store: Store, found: Found, targets: tupl
         try:
             for length in read_whole(store, found, target.artifact):
                 done += length
-                context.report.progress("Verifying", target.artifact.source, done, total)
+                context.report.progress("Checking", target.artifact.source, done, total)
         except VerificationFailed as failure:
             raise VerificationFailed(
                 f"{failure.message}. The target is untouched", reason=failure.reason

@@ -1,0 +1,1 @@
+"""Backup: one run, from what is observed of its Job. ``build`` and ``decide`` are pure; ``reconcile`` writes."""

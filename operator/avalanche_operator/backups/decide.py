@@ -1,0 +1,198 @@
+"""The phase of a Backup, from the outcome of its Job and from the catalog. Pure.
+
+``Succeeded`` needs a result or a catalog entry of this very run: a Job's ``Complete`` alone is no success.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from avalanche_contract.log import Answer
+from avalanche_contract.names import parse_backup_id
+from avalanche_contract.result import Entry, Result
+from avalanche_operator.api.backup import (
+    BackupArtifact,
+    BackupStatus,
+    Copy,
+    Phase,
+    Progress,
+    Verification,
+)
+from avalanche_operator.jobs.observe import Outcome
+from avalanche_operator.kube.conditions import Verdict
+
+Object = dict[str, Any]
+_UNCERTAIN = ("Terminated", "StorageUnavailable", "Unexpected")
+"""Failures after which the metadata may lie in storage all the same: only the catalog knows."""
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was heard of a run: the outcome of its Job, and the lines of its log."""
+
+    outcome: Outcome
+    answer: Answer
+    identity: str
+
+
+def is_lost(told: Told) -> bool:
+    """Say whether the storage must be asked what became of the run."""
+    outcome = told.outcome
+    if outcome.state == "Missing":
+        return True
+    if outcome.state != "Ended":
+        return False
+    result = outcome.result
+    return result is None or (result.verdict == "Failed" and result.reason in _UNCERTAIN)
+
+
+def under_way(status: BackupStatus, told: Told) -> BackupStatus:
+    """Give the status of a run that has not ended."""
+    outcome, progress = told.outcome, told.answer.progress
+    if outcome.state != "Running":
+        return status.model_copy(
+            update={"phase": status.phase or "Pending", "message": outcome.message or None}
+        )
+    phase: Phase = "Verifying" if progress is not None and progress.phase == "Verifying" else "Running"
+    if status.phase == "Verifying":
+        phase = "Verifying"  # a phase does not go back, whatever line was read last
+    done = (
+        Progress(done_bytes=progress.done_bytes, total_bytes=progress.total_bytes)
+        if progress
+        else status.progress
+    )
+    start = status.start_time or outcome.started
+    return status.model_copy(update={"phase": phase, "progress": done, "start_time": start, "message": None})
+
+
+def ended(status: BackupStatus, told: Told) -> BackupStatus:
+    """Give the status of a run whose Job left a result."""
+    result = told.outcome.result
+    if result is None:
+        return failed(status, told.outcome, "ResultLost", told.outcome.message)
+    if result.verdict == "Skipped":
+        return _closed(status, told.outcome, "Skipped", result.reason, result.message)
+    if result.verdict != "Succeeded":
+        return failed(status, told.outcome, result.reason, result.message)
+    if result.run_identity != told.identity:
+        return failed(
+            status, told.outcome, "ResultInvalid", f"the result is that of another run: {result.run_identity}"
+        )
+    entry = next((each for each in told.answer.entries if each.run_identity == told.identity), None)
+    return succeeded_by_entry(status, entry) if entry is not None else _succeeded(status, result)
+
+
+def succeeded_by_entry(status: BackupStatus, entry: Entry) -> BackupStatus:
+    """Give the status of a committed run, from its catalog entry."""
+    storage = status.storage or ""
+    copy = Copy(
+        storage=storage, location=entry.location, checksum=entry.checksum, verified_time=entry.verified_time
+    )
+    duration = int((entry.completion_time - entry.start_time).total_seconds())
+    return status.model_copy(
+        update={
+            "phase": entry.status,
+            "backup_id": entry.backup_id,
+            "run_identity": entry.run_identity,
+            "type": entry.backup_type,
+            "start_time": entry.start_time,
+            "completion_time": entry.completion_time,
+            "snapshot_time": entry.snapshot_time,
+            "duration_seconds": max(0, duration),
+            "progress": None,
+            "size_bytes": entry.size_bytes,
+            "size": for_people(entry.size_bytes),
+            "source_bytes": entry.source_bytes,
+            "checksum": entry.checksum,
+            "copies": (copy,),
+            "artifacts": tuple(BackupArtifact.model_validate(each.model_dump()) for each in entry.artifacts),
+            "warnings": entry.warnings,
+            "verification": Verification(status=entry.verification, last_verified_time=entry.verified_time),
+            "failure_reason": None,
+            "message": entry.message or None,
+        }
+    )
+
+
+def failed(status: BackupStatus, outcome: Outcome, reason: str, message: str) -> BackupStatus:
+    """Give the status of a run that left no backup."""
+    return _closed(status, outcome, "Failed", reason, message)
+
+
+def condition(status: BackupStatus) -> Verdict:
+    """Say in one condition what a Backup is worth: kstatus waits for Ready."""
+    message = status.message or ""
+    if status.phase == "Succeeded":
+        return Verdict("Ready", "True", "Succeeded", f"{status.backup_id} was written and read back")
+    if status.phase in ("Failed", "Suspect", "Skipped"):
+        return Verdict("Ready", "False", status.failure_reason or status.phase, message)
+    return Verdict("Ready", "Unknown", status.phase or "Pending", message)
+
+
+def for_people(size: int) -> str:
+    """Write a size with three significant digits: ``17.3 MiB``."""
+    value = float(size)
+    for unit in _UNITS:
+        if value < 1000 or unit == _UNITS[-1]:
+            return f"{value:.3g} {unit}" if unit != "B" else f"{size} B"
+        value /= 1024
+    return f"{size} B"
+
+
+def _succeeded(status: BackupStatus, result: Result) -> BackupStatus:
+    start, end = result.start_time, result.completion_time
+    duration = int((end - start).total_seconds()) if start and end else None
+    backup_type = parse_backup_id(result.backup_id or "")[0]
+    verification = Verification(status="Verified", last_verified_time=result.verified_time)
+    copies = (
+        (
+            Copy(
+                storage=status.storage or "",
+                location=status.prefix or "",
+                checksum=result.checksum,
+                verified_time=result.verified_time,
+            ),
+        )
+        if result.checksum
+        else ()
+    )
+    return status.model_copy(
+        update={
+            "phase": "Succeeded",
+            "backup_id": result.backup_id,
+            "run_identity": result.run_identity,
+            "type": backup_type,
+            "start_time": start,
+            "completion_time": end,
+            "snapshot_time": result.snapshot_time,
+            "duration_seconds": duration,
+            "progress": None,
+            "size_bytes": result.size_bytes,
+            "size": for_people(result.size_bytes or 0),
+            "source_bytes": result.source_bytes,
+            "checksum": result.checksum,
+            "copies": copies,
+            "verification": verification,
+            "message": None,
+        }
+    )
+
+
+def _closed(status: BackupStatus, outcome: Outcome, phase: Phase, reason: str, message: str) -> BackupStatus:
+    start = status.start_time or outcome.started
+    end: datetime | None = outcome.finished
+    duration = int((end - start).total_seconds()) if start and end else None
+    return status.model_copy(
+        update={
+            "phase": phase,
+            "start_time": start,
+            "completion_time": end,
+            "duration_seconds": max(0, duration) if duration is not None else None,
+            "progress": None,
+            "failure_reason": reason,
+            "message": message or None,
+        }
+    )

@@ -1,0 +1,133 @@
+"""What became of a Job: from the Job and its pods to one outcome. Pure.
+
+Only pods whose controller is the Job, by UID, are believed; a pod that merely carries our labels says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from avalanche_contract.names import CONTAINER
+from avalanche_contract.result import Result, parse_result
+
+Object = dict[str, Any]
+State = Literal["Missing", "Suspended", "Waiting", "Running", "Ended"]
+_UNPULLED = ("ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError",
+             "CreateContainerError")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a Job stands; ``reason`` and ``message`` say why it waits, or how it ended without a result."""
+
+    state: State
+    reason: str = ""
+    message: str = ""
+    result: Result | None = None
+    pod: str | None = None
+    """The pod whose log belongs to the result, or that runs."""
+    started: datetime | None = None
+    finished: datetime | None = None
+
+
+def observe(job: Object | None, pods: Iterable[Object], nonce: str) -> Outcome:
+    """Say where a Job stands."""
+    if job is None:
+        return Outcome("Missing")
+    uid = job["metadata"]["uid"]
+    own = sorted((pod for pod in pods if controlled_by(pod, uid)), key=_creation)
+    if _finished(job) is not None:
+        return _ended(job, own, nonce)
+    started = _time(job.get("status", {}).get("startTime"))
+    if job["spec"].get("suspend"):
+        return Outcome("Suspended")
+    running = [pod for pod in own if pod.get("status", {}).get("phase") == "Running"]
+    if running:
+        return Outcome("Running", pod=running[-1]["metadata"]["name"], started=started)
+    reason, message = _waits(own[-1]) if own else ("Pending", "the Job has no pod yet")
+    return Outcome("Waiting", reason, message, started=started)
+
+
+def is_finished(job: Object) -> bool:
+    """Say whether a Job has ended, well or not."""
+    return _finished(job) is not None
+
+
+def controlled_by(found: Object, uid: str) -> bool:
+    """Say whether an object's controller is the one of this UID."""
+    references = found["metadata"].get("ownerReferences") or ()
+    return any(each.get("controller") and each["uid"] == uid for each in references)
+
+
+def _ended(job: Object, pods: list[Object], nonce: str) -> Outcome:
+    found = [(pod, result) for pod in pods if (result := _result(pod, nonce)) is not None]
+    succeeded = [each for each in found if each[1].verdict == "Succeeded"]
+    condition = _finished(job) or {}
+    started = _time(job.get("status", {}).get("startTime"))
+    finished = _time(condition.get("lastTransitionTime"))
+    if found:
+        pod, result = (succeeded or found)[-1]
+        name = pod["metadata"]["name"]
+        return Outcome("Ended", result.reason, result.message, result, name, started, finished)
+    reason, message = _explain(pods[-1] if pods else None, condition)
+    return Outcome("Ended", reason, message, None, None, started, finished)
+
+
+def _result(pod: Object, nonce: str) -> Result | None:
+    terminated = _container(pod).get("state", {}).get("terminated") or {}
+    text = terminated.get("message")
+    return parse_result(text, nonce) if text else None
+
+
+def _explain(pod: Object | None, condition: Object) -> tuple[str, str]:
+    """Say how a Job ended that left no result."""
+    status = (pod or {}).get("status", {})
+    terminated = _container(pod or {}).get("state", {}).get("terminated") or {}
+    if terminated.get("reason") == "OOMKilled":
+        return (
+            "OutOfMemory",
+            "the pod was killed for lack of memory: raise podTemplate.resources.limits.memory",
+        )
+    if status.get("reason"):
+        return str(status["reason"]), str(status.get("message") or "the pod was taken away by its node")
+    if condition.get("reason") == "DeadlineExceeded":
+        _, why = _waits(pod) if pod is not None else ("", "")
+        return "DeadlineExceeded", f"it took longer than its deadline. {why}".strip()
+    if terminated:
+        code = terminated.get("exitCode")
+        return "ResultLost", f"the pod ended with exit code {code} and left no result"
+    return "ResultLost", "the pod went away and left no result"
+
+
+def _waits(pod: Object) -> tuple[str, str]:
+    waiting = _container(pod).get("state", {}).get("waiting") or {}
+    if waiting.get("reason") in _UNPULLED:
+        return str(waiting["reason"]), str(waiting.get("message", ""))[:500]
+    for each in pod.get("status", {}).get("conditions") or ():
+        if each["type"] == "PodScheduled" and each["status"] == "False":
+            return str(each.get("reason", "Unschedulable")), str(each.get("message", ""))[:500]
+    return "Pending", "the pod is being prepared"
+
+
+def _container(pod: Object) -> Object:
+    statuses = pod.get("status", {}).get("containerStatuses") or ()
+    return next((each for each in statuses if each["name"] == CONTAINER), {})
+
+
+def _finished(job: Object) -> Object | None:
+    conditions = job.get("status", {}).get("conditions") or ()
+    return next(
+        (each for each in conditions if each["type"] in ("Complete", "Failed") and each["status"] == "True"),
+        None,
+    )
+
+
+def _creation(found: Object) -> str:
+    return str(found["metadata"].get("creationTimestamp") or "")
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,56 @@
+"""Events beside a resource: written when a condition's reason changes, named so that the same one is written once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from avalanche_contract.base import format_time
+from avalanche_contract.names import FIELD_MANAGER
+from avalanche_operator.kube.conditions import Verdict, find_condition
+from avalanche_operator.kube.gateway import Gateway, Object
+
+
+def changed(before: Iterable[dict[str, Any]], verdicts: Iterable[Verdict], kind: str) -> Verdict | None:
+    """Give the verdict of one condition, where its status or reason is new."""
+    verdict = next((each for each in verdicts if each.type == kind), None)
+    old = find_condition(before, kind) or {}
+    if verdict is None or (old.get("status"), old.get("reason")) == (verdict.status, verdict.reason):
+        return None
+    return verdict
+
+
+def event(about: Object, *, reason: str, message: str, warning: bool, now: datetime) -> Object:
+    """Give an Event about an object."""
+    meta = about["metadata"]
+    digest = hashlib.sha256(f"{meta['uid']}/{reason}/{message}/{now.isoformat()}".encode()).hexdigest()[:16]
+    moment = format_time(now)
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{meta['name'][:200]}.{digest}", "namespace": meta["namespace"]},
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "uid": meta["uid"],
+        },
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
+        "message": message[:1024],
+        "source": {"component": FIELD_MANAGER},
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }
+
+
+async def tell(gateway: Gateway, about: Object, verdict: Verdict | None, now: datetime) -> None:
+    """Write the event of a changed verdict."""
+    if verdict is not None:
+        warning = verdict.status == "False" and verdict.reason not in ("Probing", "Pending")
+        body = event(about, reason=verdict.reason, message=verdict.message, warning=warning, now=now)
+        await gateway.create(body)

@@ -1,0 +1,1 @@
+"""BackupPolicy: its CronJob, its probe, and what its runs came to. ``schedule``, ``build`` and ``decide`` are pure."""

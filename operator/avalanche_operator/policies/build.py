@@ -1,0 +1,159 @@
+"""The CronJob of a policy, the Job of a manual run, and the probe: one request each. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from avalanche_contract import names
+from avalanche_contract.request import BackupRequest, Compression, Place, ProbeRequest, Run, Source, Writer
+from avalanche_operator.api.policy import BackupPolicySpec
+from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.jobs.build import (
+    JobPlan,
+    Placement,
+    fingerprint,
+    job_spec,
+    labels,
+    nonce_of,
+    owner_reference,
+)
+from avalanche_operator.jobs.mounts import Mounts, source_part, storage_part
+from avalanche_operator.jobs.probing import DEADLINE_SECONDS
+from avalanche_operator.settings import Settings
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A policy together with the storage that it names: what every Job of it is built from."""
+
+    policy: Object
+    spec: BackupPolicySpec
+    storage_name: str
+    storage_spec: BackupStorageSpec
+    settings: Settings
+    placement: Placement = field(default_factory=Placement)
+
+    @property
+    def namespace(self) -> str:
+        """Give the policy's namespace."""
+        return str(self.policy["metadata"]["namespace"])
+
+    @property
+    def place(self) -> Place:
+        """Give where its backups lie."""
+        storage, _ = storage_part(self.storage_name, self.storage_spec)
+        return Place(
+            storage=storage, prefix=names.policy_prefix(self.namespace, self.policy["metadata"]["name"])
+        )
+
+    @property
+    def writer(self) -> Writer:
+        """Give who writes."""
+        meta = self.policy["metadata"]
+        return Writer(
+            cluster_uid=self.settings.cluster_uid,
+            namespace=self.namespace,
+            policy=meta["name"],
+            policy_uid=meta["uid"],
+        )
+
+    def sources(self) -> tuple[tuple[Source, ...], Mounts]:
+        """Give the sources of a request, and what a pod must mount for them and the storage."""
+        parts = [source_part(source, "backup") for source in self.spec.sources]
+        _, mounts = storage_part(self.storage_name, self.storage_spec)
+        return tuple(part for part, _ in parts), sum((each for _, each in parts), mounts)
+
+
+def cron_job_name(policy: Object) -> str:
+    """Name the CronJob of a policy."""
+    return names.child_name(policy["metadata"]["name"], "BackupPolicy", "backup")
+
+
+def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
+    """Plan the Job of one run; ``owner`` is the policy for scheduled ones, the Backup for a manual one."""
+    sources, mounts = applied.sources()
+    spec = applied.spec
+    request = BackupRequest(
+        nonce=nonce_of(owner["metadata"]["uid"], applied.settings.cluster_uid),
+        writer=applied.writer,
+        run=run,
+        backup_type=spec.backup_type,
+        sources=sources,
+        destinations=(applied.place,),
+        compression=Compression(algorithm=spec.compression.algorithm, level=spec.compression.level),
+    )
+    return JobPlan(
+        name=name,
+        owner=owner,
+        request=request,
+        mounts=mounts,
+        image=applied.settings.backup_image,
+        template=spec.pod_template,
+        placement=applied.placement,
+        deadline_seconds=spec.active_deadline_seconds,
+        backoff_limit=spec.backoff_limit,
+    )
+
+
+def manual_run(backup: Object) -> Run:
+    """Name the run of a manual Backup."""
+    meta = backup["metadata"]
+    return Run(backup_uid=meta["uid"], created_time=datetime.fromisoformat(meta["creationTimestamp"]))
+
+
+def cron_job(applied: Applied, schedule: str) -> Object:
+    """Give the CronJob of a policy: complete in itself, it fires while the operator is away."""
+    policy, spec = applied.policy, applied.spec
+    name = cron_job_name(policy)
+    plan = backup_job(applied, policy, name, Run(cron_job=name))
+    metadata = {"labels": labels(plan), "annotations": {names.ANNOTATION_OWNER: policy["metadata"]["name"]}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {
+            "name": name,
+            "namespace": applied.namespace,
+            **metadata,
+            "ownerReferences": [owner_reference(policy)],
+        },
+        "spec": {
+            "schedule": schedule,
+            "timeZone": spec.time_zone,
+            "suspend": spec.suspend,
+            "startingDeadlineSeconds": spec.starting_deadline_seconds,
+            "concurrencyPolicy": spec.concurrency_policy,
+            "successfulJobsHistoryLimit": spec.successful_jobs_history_limit,
+            "failedJobsHistoryLimit": spec.failed_jobs_history_limit,
+            "jobTemplate": {"metadata": metadata, "spec": job_spec(plan)},
+        },
+    }
+
+
+def probe_job(applied: Applied, number: int) -> JobPlan:
+    """Plan the Job that looks whether the sources can be read and the place is ours."""
+    sources, mounts = applied.sources()
+    meta = applied.policy["metadata"]
+    request = ProbeRequest(
+        nonce=nonce_of(meta["uid"], applied.settings.cluster_uid),
+        sources=sources,
+        place=applied.place,
+        writer=applied.writer,
+    )
+    plan = JobPlan(
+        name="",
+        owner=applied.policy,
+        request=request,
+        mounts=mounts,
+        image=applied.settings.backup_image,
+        template=applied.spec.pod_template,
+        placement=applied.placement,
+        deadline_seconds=DEADLINE_SECONDS,
+    )
+    name = names.child_name(
+        meta["name"], "BackupPolicy", meta["uid"], "probe", fingerprint(request), str(number)
+    )
+    return replace(plan, name=name)

@@ -1,0 +1,115 @@
+"""The two Jobs of a restore: the plan, and its execution. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from avalanche_contract import names
+from avalanche_contract.request import BackupReference, Place, RestoreTarget
+from avalanche_contract.request import RestoreRequest as Request
+from avalanche_operator.api.policy import BackupPolicySpec, PolicySource
+from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec
+from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
+from avalanche_operator.jobs.mounts import Mounts, source_part, storage_part
+from avalanche_operator.settings import Settings
+
+Object = dict[str, Any]
+PLAN_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that the Jobs of one request are built from."""
+
+    found: Object
+    spec: RestoreRequestSpec
+    backup: PinnedBackup
+    storages: dict[str, BackupStorageSpec]
+    """By name: of the backup, and of the policies that pause."""
+    policy: BackupPolicySpec
+    targets: tuple[PolicySource, ...]
+    locks: tuple[tuple[str, str], ...]
+    """(storage, prefix) of each policy that pauses."""
+    settings: Settings
+
+    @property
+    def nonce(self) -> str:
+        """Give the mark of the log lines."""
+        return nonce_of(self.found["metadata"]["uid"], self.settings.cluster_uid)
+
+    def mounts(self, mode: Literal["Plan", "Execute"]) -> Mounts:
+        """Give what a pod mounts; only the execution writes to a target and takes locks."""
+        parts = [source_part(each, "restore")[1] for each in self.targets]
+        stores = [self.backup.storage, *(storage for storage, _ in self.locks if mode == "Execute")]
+        return sum(
+            (storage_part(name, self.storages[name])[1] for name in dict.fromkeys(stores)),
+            sum(parts, Mounts()),
+        )
+
+
+def job_name(found: Object, mode: Literal["Plan", "Execute"], number: int) -> str:
+    """Name a Job by the request's UID and the plan's number: the same one is never run twice."""
+    meta = found["metadata"]
+    return names.child_name(meta["name"], "RestoreRequest", meta["uid"], mode.lower(), str(number))
+
+
+def plan_job(prepared: Prepared, number: int, placement: Placement) -> JobPlan:
+    """Plan the Job that looks and touches nothing."""
+    return _job(prepared, "Plan", number, placement)
+
+
+def execute_job(prepared: Prepared, number: int, placement: Placement, approved: str | None) -> JobPlan:
+    """Plan the Job that restores: once, suspended at first, and not deleted with the request."""
+    return _job(prepared, "Execute", number, placement, approved)
+
+
+def _job(
+    prepared: Prepared,
+    mode: Literal["Plan", "Execute"],
+    number: int,
+    placement: Placement,
+    approved: str | None = None,
+) -> JobPlan:
+    execute = mode == "Execute"
+    return JobPlan(
+        name=job_name(prepared.found, mode, number),
+        owner=prepared.found,
+        request=_request(prepared, mode, approved),
+        mounts=prepared.mounts(mode),
+        image=prepared.settings.backup_image,
+        template=prepared.policy.pod_template,
+        placement=placement,
+        deadline_seconds=prepared.policy.active_deadline_seconds if execute else PLAN_SECONDS,
+        backoff_limit=0 if execute else 2,
+        owned=not execute,
+        suspended=execute,
+    )
+
+
+def _request(prepared: Prepared, mode: Literal["Plan", "Execute"], approved: str | None) -> Request:
+    pinned = prepared.backup
+    return Request(
+        nonce=prepared.nonce,
+        mode=mode,
+        request_uid=prepared.found["metadata"]["uid"],
+        backup=BackupReference(
+            place=_place(prepared, pinned.storage, pinned.prefix),
+            backup_type=pinned.type,
+            backup_id=pinned.backup_id,
+        ),
+        targets=tuple(_target(prepared, each) for each in prepared.targets),
+        approved_plan=approved,
+        locks=tuple(_place(prepared, *each) for each in prepared.locks) if mode == "Execute" else (),
+    )
+
+
+def _target(prepared: Prepared, source: PolicySource) -> RestoreTarget:
+    request, _ = source_part(source, "restore")
+    paths = prepared.spec.paths if source.files is not None else ()
+    return RestoreTarget(artifact=source.name, target=request, paths=paths)
+
+
+def _place(prepared: Prepared, storage: str, prefix: str) -> Place:
+    return Place(storage=storage_part(storage, prepared.storages[storage])[0], prefix=prefix)

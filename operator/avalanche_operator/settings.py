@@ -1,0 +1,49 @@
+"""What the operator is told at its start: images, cluster, limits. Parsed once, from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from avalanche_operator.kube.gateway import Gateway
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Constants of one installation."""
+
+    backup_image: str
+    cluster_uid: str
+    """The UID of the namespace kube-system: what distinguishes clusters in a shared bucket."""
+    workers: int = 8
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every reconcile is given: the cluster, the settings, the clock."""
+
+    gateway: Gateway
+    settings: Settings
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+class SettingMissing(Exception):
+    """A variable of the environment is missing or wrong; the text says which."""
+
+
+def read_settings(environment: Mapping[str, str], cluster_uid: str) -> Settings:
+    """Read the settings.
+
+    :raises SettingMissing: ``AVALANCHE_BACKUP_IMAGE`` is not set.
+    """
+    image = environment.get("AVALANCHE_BACKUP_IMAGE", "")
+    if not image:
+        raise SettingMissing("AVALANCHE_BACKUP_IMAGE is not set: it names the image that Jobs run")
+    return Settings(backup_image=image, cluster_uid=cluster_uid)
+
+
+def from_process(cluster_uid: str) -> Settings:
+    """Read the settings of this process."""
+    return read_settings(os.environ, cluster_uid)
