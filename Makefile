@@ -76,8 +76,8 @@ image-contexts: $(READY) ## lay what `docker build` needs into build/images/
 	@$(PYTHON) -m tests.cluster image-contexts
 
 .PHONY: crds
-crds: $(READY) ## generate crds/ from the models
-	@$(PYTHON) -m avalanche_operator.api.generate crds
+crds: $(READY) ## generate crds/, and the chart's copy, from the models
+	@$(PYTHON) -m avalanche_operator.api.generate crds charts/avalanche-backup/files/crds
 
 .PHONY: lock
 lock: ## lock the requirements anew (needs uv)

@@ -1,6 +1,6 @@
 """From the models to ``crds/*.yaml``: structural schemas, as the API server wants them.
 
-``python -m avalanche_operator.api.generate <folder>`` writes them; a test fails where the committed ones differ.
+``python -m avalanche_operator.api.generate <folder>…`` writes them; a test fails where the committed ones differ.
 """
 
 from __future__ import annotations
@@ -143,4 +143,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    for folder_name in sys.argv[1:]:
+        main(Path(folder_name))
