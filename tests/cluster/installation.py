@@ -1,0 +1,36 @@
+"""The product in a cluster: images built and loaded, the chart installed by Helm, the operator ready."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tests.cluster.images import build_product
+from tests.cluster.layout import PROJECT
+from tests.cluster.lifecycle import Cluster, load_image
+from tests.cluster.processes import run
+
+NAMESPACE = "avalanche-system"
+RELEASE = "avalanche-backup"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+def install(cluster: Cluster, say: Callable[[str], None]) -> None:
+    """Install or upgrade; harmless when everything is as it should be."""
+    images = build_product(say)
+    for image in images:
+        load_image(cluster, image.archive, image=image.name, digest=image.key)
+    kubectl = [str(cluster.kubectl), f"--kubeconfig={cluster.kubeconfig}"]
+    document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": RESTRICTED}}
+    manifest = cluster.kubeconfig.with_name("namespace.json")
+    manifest.write_text(json.dumps(document))
+    run(*kubectl, "apply", "--server-side", f"--filename={manifest}")
+    built = {image.name.rpartition("/")[2].partition(":")[0]: image for image in images}
+    operator, backup = built["avalanche-operator"], built["avalanche-backup"]
+    say(f"helm upgrade --install {RELEASE} charts/avalanche-backup --namespace {NAMESPACE}")
+    run(
+        str(cluster.helm), "upgrade", "--install", RELEASE, str(PROJECT / "charts/avalanche-backup"),
+        f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}", "--wait", "--timeout=2m", "--take-ownership", "--force-conflicts",
+        f"--set=operator.image={operator.name}", f"--set=backup.image={backup.name}",
+        f"--set=operator.podAnnotations.image-key={operator.key}",
+    )  # fmt: skip
