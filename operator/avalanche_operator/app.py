@@ -12,7 +12,7 @@ from kubernetes.aio import client, config
 
 from avalanche_contract import names
 from avalanche_operator.backups.reconcile import reconcile as look_at_backup
-from avalanche_operator.kube.gateway import ClusterGateway, Gateway
+from avalanche_operator.kube.gateway import RESOURCES, ClusterGateway, Gateway
 from avalanche_operator.kube.queue import Key, KeyedQueue
 from avalanche_operator.policies.reconcile import reconcile as look_at_policy
 from avalanche_operator.restores.reconcile import reconcile as look_at_restore
@@ -85,6 +85,10 @@ def owner_keys(meta: Mapping[str, Any]) -> list[Key]:
 def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None:
     """Tell kopf what to watch. ``operators`` holds the one that the start-up makes."""
 
+    @kopf.on.login(registry=registry)
+    def login(**given: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**given) or kopf.login_with_kubeconfig(**given)
+
     @kopf.on.startup(registry=registry)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
         configure(settings)
@@ -110,9 +114,9 @@ def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None
             await operators[0].queue.add(key)
 
     for kind in LOOKS:
-        kopf.on.event(names.GROUP, names.VERSION, kind=kind, id=f"own-{kind.lower()}", registry=registry)(
-            _bound(own, kind)
-        )
+        _, plural = RESOURCES[kind]
+        watch = kopf.on.event(names.GROUP, names.VERSION, plural, id=f"own-{plural}", registry=registry)
+        watch(_bound(own, kind))
     for group, plural in (("batch", "cronjobs"), ("batch", "jobs"), ("", "pods")):
         kopf.on.event(group, "v1", plural, labels=OURS, id=f"made-{plural}", registry=registry)(made)
 

@@ -181,7 +181,7 @@ class ClusterGateway:
             "Accept": "application/json, */*",
             **({"Content-Type": content} if body is not None else {}),
         }
-        prepared: Any = self._api.param_serialize(
+        prepared: Any = await self._api.param_serialize(
             method,
             path,
             query_params=list((query or {}).items()),
