@@ -190,9 +190,12 @@ def coredns(layout: Layout, program: Path) -> Sequence[str | Path]:
 
 
 def coredns_file(layout: Layout) -> str:
-    """Give CoreDNS's configuration; names outside the cluster do not exist."""
+    """Give CoreDNS's configuration; names outside the cluster do not exist.
+
+    Two blocks: within one, ``template`` would answer before ``kubernetes`` is asked, wherever it is written.
+    """
     kubeconfig = layout.root / "config" / "coredns.kubeconfig"
-    return f""".:53 {{
+    return f"""{DOMAIN}:53 in-addr.arpa:53 {{
     bind {layout.network.node_address}
     errors
     kubernetes {DOMAIN} in-addr.arpa {{
@@ -201,6 +204,10 @@ def coredns_file(layout: Layout) -> str:
         ttl 5
     }}
     ready {layout.network.node_address}:8181
+}}
+.:53 {{
+    bind {layout.network.node_address}
+    errors
     template ANY ANY {{
         rcode NXDOMAIN
     }}
