@@ -1,0 +1,237 @@
+"""``config/backup.yaml`` and the environment, parsed once into frozen values.
+
+An unknown key is an error that names the nearest known one: a typing error must never mean a backup that is not made.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from avalanche_backup.errors import CredentialsMissing, UsageInvalid
+from avalanche_contract.names import BackupType
+from avalanche_contract.request import (
+    Compression,
+    Credential,
+    DirectoryStorage,
+    FilesSource,
+    Place,
+    PostgresqlSource,
+    S3Storage,
+    Source,
+    SqliteSource,
+)
+
+DEFAULT_FILE = Path("config/backup.yaml")
+DATABASE, FILES = "database", "files"
+_ALGORITHMS = {"gzip": "Gzip", "zstd": "Zstd", "none": "None"}
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FilesSection(_Section):
+    """Which files are backed up."""
+
+    base_dir: str = "."
+    paths: tuple[str, ...] = ("data/datasets", "data/reference", "data/results", "config")
+    exclude: tuple[str, ...] = ()
+
+
+class RetentionSection(_Section):
+    """How many backups are kept. Checked, and not acted upon yet: this release deletes nothing."""
+
+    daily: Annotated[int, Field(ge=0)] = 7
+    weekly: Annotated[int, Field(ge=0)] = 4
+    monthly: Annotated[int, Field(ge=0)] = 12
+
+
+class CompressionSection(_Section):
+    """How artifacts are compressed."""
+
+    algorithm: Literal["gzip", "zstd", "none"] = "gzip"
+    level: Annotated[int, Field(ge=1, le=19)] | None = None
+
+
+class S3Section(_Section):
+    """A bucket."""
+
+    bucket: str = "avalanche-backups"
+    prefix: str = "production/"
+    region: str = "us-east-1"
+    endpoint: str | None = None
+
+
+class CloudSection(_Section):
+    """Whether backups go to a bucket instead of a folder."""
+
+    enabled: bool = False
+    provider: Literal["s3"] = "s3"
+    s3: S3Section = S3Section()
+
+
+def _compression(value: Any) -> Any:
+    if value is True:
+        return {}
+    return {"algorithm": "none"} if value is False else value
+
+
+class BackupSection(_Section):
+    """Everything beneath ``backup:``."""
+
+    root_dir: str = "data/backups"
+    files: FilesSection = FilesSection()
+    retention: RetentionSection = RetentionSection()
+    compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
+    cloud: CloudSection = CloudSection()
+
+
+class _Document(_Section):
+    backup: BackupSection = BackupSection()
+
+
+class Configuration:
+    """What the command line works with: the file, and the environment that wins over it."""
+
+    def __init__(self, section: BackupSection, environment: Mapping[str, str]) -> None:
+        self._section, self._environment = section, environment
+        self.compression = Compression.model_validate(
+            {"algorithm": _ALGORITHMS[section.compression.algorithm], "level": section.compression.level}
+        )
+
+    def sources(self, backup_type: BackupType) -> tuple[Source, ...]:
+        """Give the sources of one type of backup.
+
+        :raises UsageInvalid: the environment does not name a database.
+        """
+        wanted = {"database": (DATABASE,), "files": (FILES,), "full": (DATABASE, FILES)}[backup_type]
+        return tuple(self.source(name) for name in wanted)
+
+    def source(self, name: str) -> Source:
+        """Give one source by its name."""
+        if name == FILES:
+            files = self._section.files
+            return FilesSource(name=FILES, root=files.base_dir, paths=files.paths, exclude=files.exclude)
+        return self._database()
+
+    @property
+    def place(self) -> Place:
+        """Give where backups lie."""
+        cloud, s3 = self._section.cloud, self._section.cloud.s3
+        if not self._cloud_enabled(cloud.enabled):
+            return Place(storage=DirectoryStorage(name="local", root=self._section.root_dir))
+        prefix = s3.prefix if not s3.prefix or s3.prefix.endswith("/") else f"{s3.prefix}/"
+        keys = {
+            field: Credential(described=f"environment variable {name}", environment=name)
+            for field, name in (
+                ("access_key_id", "AWS_ACCESS_KEY_ID"),
+                ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+            )
+            if self._environment.get(name)
+        }
+        storage = S3Storage(
+            name="s3", bucket=s3.bucket, prefix=prefix, region=s3.region, endpoint=s3.endpoint,
+            force_path_style=s3.endpoint is not None, **keys,
+        )  # fmt: skip
+        return Place(storage=storage)
+
+    def _cloud_enabled(self, from_file: bool) -> bool:
+        value = self._environment.get("BACKUP_CLOUD_ENABLED")
+        if value is None:
+            return from_file
+        if value.lower() not in (*_TRUE, *_FALSE):
+            raise UsageInvalid("environment variable BACKUP_CLOUD_ENABLED: write true or false")
+        return value.lower() in _TRUE
+
+    def _database(self) -> Source:
+        kind = self._environment.get("DB_TYPE", "postgresql")
+        if kind == "sqlite":
+            return SqliteSource(name=DATABASE, path=self._needed("DB_PATH", "the SQLite database file"))
+        if kind != "postgresql":
+            raise UsageInvalid(f"environment variable DB_TYPE is {kind!r}: write postgresql or sqlite")
+        password = Credential(described="environment variable DB_PASSWORD", environment="DB_PASSWORD")
+        return PostgresqlSource(
+            name=DATABASE,
+            host=self._environment.get("DB_HOST", "localhost"),
+            port=self._port(),
+            database=self._needed("DB_NAME", "the database to back up"),
+            username=self._needed("DB_USER", "the database's user"),
+            password=password if self._environment.get("DB_PASSWORD") else None,
+        )
+
+    def _port(self) -> int:
+        text = self._environment.get("DB_PORT", "5432")
+        if not text.isdecimal() or not 0 < int(text) < 65536:
+            raise UsageInvalid(f"environment variable DB_PORT is {text!r}: write a number from 1 to 65535")
+        return int(text)
+
+    def _needed(self, name: str, what: str) -> str:
+        value = self._environment.get(name)
+        if not value:
+            raise CredentialsMissing(f"environment variable {name} is not set: it names {what}")
+        return value
+
+
+def read_configuration(path: Path | None, environment: Mapping[str, str]) -> Configuration:
+    """Read the file (the default one may be absent) and the environment.
+
+    :raises UsageInvalid: the file is missing or wrong; the message names the key and the remedy.
+    """
+    return Configuration(parse(_load(path)), environment)
+
+
+def parse(document: Any) -> BackupSection:
+    """Parse what the YAML file holds.
+
+    :raises UsageInvalid: a key is unknown, or a value does not fit.
+    """
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise UsageInvalid("the configuration is no mapping: it begins with 'backup:'")
+    _refuse_unknown(document, _Document, "")
+    try:
+        return _Document.model_validate(document).backup
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageInvalid(
+            f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+        ) from None
+
+
+def _load(path: Path | None) -> Any:
+    chosen = path or DEFAULT_FILE
+    try:
+        return yaml.safe_load(chosen.read_text())
+    except FileNotFoundError:
+        if path is None:
+            return {}
+        raise UsageInvalid(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError):
+        raise UsageInvalid(f"{chosen} cannot be read") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UsageInvalid(
+            f"{chosen}{where}: not YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}"
+        ) from None
+
+
+def _refuse_unknown(document: Mapping[str, Any], model: type[BaseModel], path: str) -> None:
+    for key, value in document.items():
+        field = model.model_fields.get(str(key))
+        if field is None:
+            near = difflib.get_close_matches(str(key), model.model_fields, n=1, cutoff=0)
+            hint = f"; did you mean {path}{near[0]}?" if near else ""
+            raise UsageInvalid(f"unknown key {path}{key}{hint}")
+        inner = field.annotation
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            _refuse_unknown(value, inner, f"{path}{key}.")

@@ -1,0 +1,286 @@
+"""The command line: ``avalanche-backup``. Thin: it parses, asks, prints; :mod:`actions` does the work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+from click.shell_completion import get_completion_class
+
+from avalanche_backup.cli.configuration import Configuration, read_configuration
+from avalanche_backup.cli.environment import load_dotenv
+from avalanche_backup.cli.output import as_json, plan_text, size, table
+from avalanche_backup.errors import Failure, RestoreRefused, UsageInvalid
+from avalanche_backup.metadata import BackupMetadata
+from avalanche_contract.exitcodes import ExitCode
+from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
+
+PROGRAM = "avalanche-backup"
+_TYPE = click.Choice(list(BACKUP_TYPES))
+
+
+class Settings:
+    """What the options before the command say."""
+
+    def __init__(self, config: Path | None, output: str) -> None:
+        self._config, self.json = config, output == "json"
+
+    @property
+    def configuration(self) -> Configuration:
+        """Read the configuration, when a command needs it."""
+        load_dotenv(Path(".env"))
+        return read_configuration(self._config, os.environ)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="The configuration; default: config/backup.yaml, where it exists.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
+)
+@click.version_option(package_name=PROGRAM, prog_name=PROGRAM)
+@click.pass_context
+def cli(context: click.Context, config: Path | None, output: str) -> None:
+    """Back up PostgreSQL, SQLite and files, and prove that they can be restored.
+
+    \b
+    avalanche-backup full                         database and files, as one backup
+    avalanche-backup list --type database         what there is, the newest first
+    avalanche-backup verify --all                 read everything back and compare
+    avalanche-backup restore database --backup-id database_20241122_020000
+
+    Databases and keys come from the environment or .env: DB_TYPE, DB_HOST, DB_PORT, DB_NAME, DB_USER,
+    DB_PASSWORD, DB_PATH, BACKUP_CLOUD_ENABLED, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY.
+    Exit codes are listed in docs/exit-codes.md.
+    """
+    context.obj = Settings(config, output)
+
+
+def _backup(settings: Settings, backup_type: BackupType) -> None:
+    from avalanche_backup.cli.actions import back_up  # noqa: PLC0415
+
+    _show([back_up(settings.configuration, backup_type)], settings, single=True)
+
+
+@cli.command()
+@click.pass_obj
+def database(settings: Settings) -> None:
+    """Back the database up."""
+    _backup(settings, "database")
+
+
+@cli.command()
+@click.pass_obj
+def files(settings: Settings) -> None:
+    """Back the files up."""
+    _backup(settings, "files")
+
+
+@cli.command()
+@click.pass_obj
+def full(settings: Settings) -> None:
+    """Back database and files up, as one backup."""
+    _backup(settings, "full")
+
+
+@cli.command("list")
+@click.option("--type", "backup_type", type=_TYPE, help="Only backups of this type.")
+@click.pass_obj
+def list_(settings: Settings, backup_type: BackupType | None) -> None:
+    """List the backups, the newest first."""
+    _list(settings, backup_type)
+
+
+@cli.command()
+@click.option("--backup-id", help="This one.")
+@click.option("--recent", type=click.IntRange(min=1), metavar="N", help="The newest N.")
+@click.option("--all", "every", is_flag=True, help="All of them.")
+@click.pass_obj
+def verify(settings: Settings, backup_id: str | None, recent: int | None, every: bool) -> None:
+    """Read backups back and compare every byte with what was written. Exit code 15 where one is damaged."""
+    from avalanche_backup.cli import actions  # noqa: PLC0415
+
+    if [backup_id is not None, recent is not None, every].count(True) != 1:
+        raise UsageInvalid("say which: --backup-id ID, --recent N or --all")
+    configuration = settings.configuration
+    wanted = (
+        [backup_id]
+        if backup_id
+        else [each.backup_id for each in actions.list_backups(configuration, None)[0]][:recent]
+    )
+    verdicts = [(each, *actions.verify(configuration, each)) for each in wanted]
+    if settings.json:
+        names = ("backup_id", "status", "reason", "message")
+        click.echo(as_json([dict(zip(names, verdict, strict=True)) for verdict in verdicts]))
+    else:
+        click.echo(table(("BACKUP-ID", "STATUS", "REASON", "MESSAGE"), verdicts))
+    if any(status != "Verified" for _, status, _, _ in verdicts):
+        sys.exit(ExitCode.VERIFICATION_FAILED)
+
+
+@cli.command()
+@click.argument("what", type=click.Choice(["list", *BACKUP_TYPES]))
+@click.option("--backup-id", help="Which backup; see `restore list`.")
+@click.option(
+    "--type",
+    "backup_type",
+    type=_TYPE,
+    help="Only list backups of this type; or the type that the backup must have.",
+)
+@click.option("--force", is_flag=True, help="Do not ask. Needed where there is no terminal.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, and stop there.")
+@click.pass_obj
+def restore(  # noqa: PLR0917 - click passes what the options say
+    settings: Settings,
+    what: str,
+    backup_id: str | None,
+    backup_type: BackupType | None,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Put a backup back: its database, its files, or both (full).
+
+    The plan says what is in the target now; nothing is touched before you typed yes. To test a restore, name
+    another database: DB_NAME=avalanche_test avalanche-backup restore database --backup-id … --force
+    """
+    if what == "list":
+        _list(settings, backup_type)
+        return
+    if not backup_id:
+        raise UsageInvalid("--backup-id is missing; `avalanche-backup restore list` shows what there is")
+    if backup_type and backup_type != _type_of(backup_id):
+        raise UsageInvalid(f"{backup_id} is no {backup_type} backup")
+    part = next(each for each in BACKUP_TYPES if each == what)
+    _restore(settings, backup_id, part, force=force, dry_run=dry_run)
+
+
+def _type_of(backup_id: str) -> str:
+    try:
+        return parse_backup_id(backup_id)[0]
+    except ValueError as error:
+        raise UsageInvalid(str(error)) from None
+
+
+def _restore(settings: Settings, backup_id: str, part: BackupType, *, force: bool, dry_run: bool) -> None:
+    from avalanche_backup.cli import actions  # noqa: PLC0415
+
+    request, plan = actions.plan_restore(settings.configuration, backup_id, part)
+    shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
+    click.echo(shown, err=settings.json and not dry_run)
+    if dry_run:
+        actions.give_up(request)
+        return
+    if not force:
+        try:
+            _confirm()
+        except BaseException:
+            actions.give_up(request)
+            raise
+    result = actions.execute_restore(request, plan)
+    click.echo(
+        as_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
+        if settings.json
+        else result.message
+    )
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        raise RestoreRefused(
+            "there is no terminal to ask on: read the plan above, then run it with --force",
+            reason="NotConfirmed",
+        )
+    answer = click.prompt("Type yes to restore", default="no", show_default=False, err=True)
+    if answer.strip() != "yes":
+        raise RestoreRefused("not confirmed: the target is untouched", reason="NotConfirmed")
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion of a shell: eval "$(avalanche-backup completion bash)"."""
+    found = get_completion_class(shell)
+    if found is None:
+        raise UsageInvalid(f"there is no completion for {shell}")
+    click.echo(found(cli, {}, PROGRAM, "_AVALANCHE_BACKUP_COMPLETE").source())
+
+
+@cli.command(hidden=True)
+def job() -> NoReturn:
+    """Run the request of the environment: what the operator's Jobs do."""
+    from avalanche_backup.job import main as run_job  # noqa: PLC0415
+
+    sys.exit(run_job())
+
+
+def _list(settings: Settings, backup_type: BackupType | None) -> None:
+    from avalanche_backup.cli.actions import list_backups  # noqa: PLC0415
+
+    found, damaged = list_backups(settings.configuration, backup_type)
+    for line in damaged:
+        click.secho(f"warning: {line}", fg="yellow", err=True)
+    _show(found, settings)
+
+
+def _show(found: list[BackupMetadata], settings: Settings, *, single: bool = False) -> None:
+    if settings.json:
+        documents: list[Any] = [each.model_dump(mode="json") for each in found]
+        click.echo(as_json(documents[0] if single else documents))
+        return
+    rows = [
+        (each.backup_id, each.backup_type, f"{each.snapshot_time:%Y-%m-%d %H:%M:%S}", size(each.size_bytes), each.status, each.checksum[:19])
+        for each in found
+    ]  # fmt: skip
+    click.echo(table(("BACKUP-ID", "TYPE", "DATA-OF (UTC)", "SIZE", "STATUS", "CHECKSUM"), rows))
+
+
+class _Terminated(BaseException):
+    """SIGTERM."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated
+
+
+def main() -> None:
+    """Run a command; every failure is one line on standard error and an exit code that scripts can trust."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(prog_name=PROGRAM, standalone_mode=False)
+    except Failure as failure:
+        _fail(failure.message, failure.exit_code)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.Abort:
+        _fail("interrupted", ExitCode.INTERRUPTED)
+    except KeyboardInterrupt:
+        _fail("interrupted", ExitCode.INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except _Terminated:
+        _fail(
+            "told to stop before the work was complete: what is not listed does not exist",
+            ExitCode.TERMINATED,
+        )
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.secho("error: ", fg="red", err=True, nl=False)
+    click.echo(message, err=True)
+    sys.exit(code)

@@ -1,0 +1,194 @@
+"""Writing a tree as a PAX tar, with an index that has the SHA-256 of every file.
+
+Every file is read to the length that it had when it was opened: one that got shorter is an error, one that grows is
+taken as it was. What GNU tar cannot read does not leave this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tarfile
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from avalanche_backup.errors import SourceInvalid
+from avalanche_backup.sources.base import ProgressHook, Sink
+from avalanche_backup.sources.tree import Found, shown, unreadable
+
+CHUNK = 1024 * 1024
+BLOCK = tarfile.BLOCKSIZE
+RECORD = tarfile.RECORDSIZE
+WARNINGS_MAX = 20
+
+
+@dataclass
+class Written:
+    """What an archive holds so far."""
+
+    entries: int = 0
+    files: int = 0
+    directories: int = 0
+    links: int = 0
+    bytes: int = 0
+    skipped: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Remember a warning; beyond twenty they are only counted."""
+        self.skipped += 1
+        if len(self.warnings) < WARNINGS_MAX:
+            self.warnings.append(text)
+
+    def statistics(self) -> dict[str, int]:
+        """Give the counts for the metadata."""
+        return {
+            "entries": self.entries, "files": self.files, "directories": self.directories, "links": self.links,
+            "bytes": self.bytes, "skipped": self.skipped,
+        }  # fmt: skip
+
+
+class Archive:
+    """One archive under way."""
+
+    def __init__(self, sink: Sink, index: Sink | None, progress: ProgressHook) -> None:
+        self.written = Written()
+        self._sink, self._index, self._progress = sink, index, progress
+        self._offset = 0
+        self._linked: dict[tuple[int, int], str] = {}
+
+    def add(self, found: Found) -> None:
+        """Add one entry.
+
+        :raises SourceInvalid: it cannot be read, or got shorter meanwhile.
+        """
+        mode = found.status.st_mode
+        if stat.S_ISREG(mode):
+            self._add_file(found)
+        elif stat.S_ISDIR(mode):
+            self._add_plain(found, tarfile.DIRTYPE, "directory")
+            self.written.directories += 1
+        elif stat.S_ISLNK(mode):
+            self._add_link(found)
+        else:
+            self.written.warn(f"{shown(found.path)} is neither file, folder nor link: left out")
+
+    def finish(self) -> Written:
+        """Write the end of the archive."""
+        padding = -(self._offset + 2 * BLOCK) % RECORD
+        self._write(bytes(2 * BLOCK + padding))
+        return self.written
+
+    def _add_file(self, found: Found) -> None:
+        first = self._linked.get((found.status.st_dev, found.status.st_ino))
+        if first is not None:
+            self._add_plain(found, tarfile.LNKTYPE, "hardlink", link=first)
+            self.written.links += 1
+            return
+        try:
+            descriptor = os.open(
+                found.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=found.folder
+            )
+        except FileNotFoundError:
+            return  # it went away: it was not there at the end
+        except OSError as error:
+            raise unreadable(found.path, error) from None
+        try:
+            self._add_open(found, descriptor)
+        finally:
+            os.close(descriptor)
+        if found.status.st_nlink > 1:
+            self._linked[found.status.st_dev, found.status.st_ino] = found.path
+
+    def _add_open(self, found: Found, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        information = _information(found.path, status)
+        information.size = status.st_size
+        self._header(information)
+        digest = hashlib.sha256()
+        for chunk in _exactly(descriptor, status.st_size, found.path):
+            digest.update(chunk)
+            self._write(chunk)
+        self._write(bytes(-status.st_size % BLOCK))
+        self.written.files += 1
+        self.written.bytes += status.st_size
+        self._note(found.path, "file", status, sha256=digest.hexdigest())
+
+    def _add_link(self, found: Found) -> None:
+        try:
+            target = os.readlink(found.name, dir_fd=found.folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise unreadable(found.path, error) from None
+        self._add_plain(found, tarfile.SYMTYPE, "symlink", link=target)
+        self.written.links += 1
+
+    def _add_plain(self, found: Found, kind: bytes, named: str, link: str = "") -> None:
+        information = _information(found.path, found.status)
+        information.type = kind
+        information.linkname = link
+        self._header(information)
+        self._note(found.path, named, found.status, **({"target": link} if link else {}))
+
+    def _header(self, information: tarfile.TarInfo) -> None:
+        self._write(information.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+
+    def _note(self, path: str, kind: str, status: os.stat_result, **more: str) -> None:
+        self.written.entries += 1
+        if self._index is None:
+            return
+        entry: dict[str, Any] = {
+            **_named("path", path), "type": kind, "size": status.st_size if kind == "file" else 0,
+            "mode": f"{stat.S_IMODE(status.st_mode):04o}", "uid": status.st_uid, "gid": status.st_gid, "mtime_ns": status.st_mtime_ns,
+        }  # fmt: skip
+        for name, value in more.items():
+            entry |= _named(name, value)
+        self._index.write((json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n").encode())
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._sink.write(data)
+            self._offset += len(data)
+            self._progress(self._offset)
+
+
+def _information(path: str, status: os.stat_result) -> tarfile.TarInfo:
+    information = tarfile.TarInfo(path)
+    information.mode = stat.S_IMODE(status.st_mode)
+    information.uid, information.gid = status.st_uid, status.st_gid
+    information.mtime = status.st_mtime_ns // 1_000_000_000
+    if status.st_mtime_ns % 1_000_000_000:
+        whole, part = divmod(status.st_mtime_ns, 1_000_000_000)
+        information.pax_headers = {"mtime": f"{whole}.{part:09d}"}
+    return information
+
+
+def _exactly(descriptor: int, size: int, path: str) -> Iterator[bytes]:
+    done = 0
+    while done < size:
+        try:
+            chunk = os.read(descriptor, min(CHUNK, size - done))
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if not chunk:
+            raise SourceInvalid(
+                f"{shown(path)} was truncated while it was read: {done} of {size} bytes; back up when nothing shortens files",
+                reason="SourceChanged",
+            )
+        done += len(chunk)
+        yield chunk
+
+
+def _named(field_name: str, text: str) -> dict[str, str]:
+    """Write a name into JSON; one that is no UTF-8 comes along in base64."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raw = os.fsencode(text)
+        return {field_name: raw.decode("utf-8", "replace"), f"{field_name}_base64": b64encode(raw).decode()}
+    return {field_name: text}

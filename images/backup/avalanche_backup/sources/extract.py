@@ -1,0 +1,234 @@
+"""Putting an archive back beneath a root, by descriptors: nothing leaves the root, and no link is followed.
+
+An archive is hostile input. Each file is written beside its place and renamed over it, so that a reader sees the old
+one or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from avalanche_backup.errors import Failure, RestoreFailed
+
+CHUNK = 1024 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MODE = 0o777
+"""Special bits do not come back: a restore makes no program run as another user."""
+
+
+class Stream:
+    """Chunks as a file to read from, for :mod:`tarfile`; keeps the failure that ended them."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+        self.failure: Failure | None = None
+
+    def read(self, size: int) -> bytes:
+        """Give ``size`` bytes, fewer only at the end."""
+        parts, missing = [], size
+        while missing > 0:
+            if not self._rest:
+                try:
+                    self._rest = next(self._chunks, b"")
+                except Failure as failure:
+                    self.failure = failure
+                    raise
+                if not self._rest:
+                    break
+            taken, self._rest = self._rest[:missing], self._rest[missing:]
+            parts.append(taken)
+            missing -= len(taken)
+        return b"".join(parts)
+
+    def drain(self) -> None:
+        """Read on to the end: what was checked last counts too."""
+        self._rest = b""
+        for _ in self._chunks:
+            pass
+
+
+@dataclass
+class Extracted:
+    """What came back."""
+
+    files: int = 0
+    links: int = 0
+    directories: int = 0
+    folders: list[tuple[str, int, float]] = field(default_factory=list)
+    """Modes and times of folders, set last: writing into a folder changes its time, and may need its mode."""
+
+
+def extract(stream: Stream, root: int, paths: tuple[str, ...]) -> Extracted:
+    """Extract what lies at or beneath ``paths`` (empty is all) into the folder that ``root`` is open on.
+
+    :raises RestoreFailed: an entry would leave the root, or cannot be written.
+    """
+    done = Extracted()
+    try:
+        with tarfile.open(
+            fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=CHUNK
+        ) as archive:  # type: ignore[call-overload]
+            for entry in archive:
+                if chosen(entry.name, paths):
+                    _put(archive, entry, root, done)
+    except tarfile.TarError as error:
+        raise RestoreFailed(f"the archive cannot be read: {error}") from None
+    stream.drain()
+    for path, mode, moment in reversed(done.folders):
+        with _Inside(root, path) as (folder, name):
+            os.chmod(name, mode, dir_fd=folder)
+            os.utime(name, (moment, moment), dir_fd=folder, follow_symlinks=False)
+    return done
+
+
+def chosen(path: str, paths: tuple[str, ...]) -> bool:
+    """Say whether a path is one of some, or lies beneath one, or leads to one."""
+    if not paths or any(os.path.normpath(each) == "." for each in paths):
+        return True
+    wanted = [os.path.normpath(each) for each in paths]
+    return any(path == each or path.startswith(f"{each}/") for each in wanted)
+
+
+def _put(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, done: Extracted) -> None:
+    path = _checked(entry.name)
+    try:
+        with _Inside(root, path, create=True) as (folder, name):
+            if entry.isdir():
+                _make_folder(folder, name)
+                done.folders.append((path, entry.mode & _MODE, entry.mtime))
+                done.directories += 1
+            elif entry.isreg():
+                _write_file(archive, entry, folder, name)
+                done.files += 1
+            elif entry.issym():
+                _replace(folder, name, lambda beside: os.symlink(entry.linkname, beside, dir_fd=folder))
+                done.links += 1
+            elif entry.islnk():
+                _link(entry, root, folder, name)
+                done.links += 1
+            else:
+                raise RestoreFailed(f"{path!r} is a device or a pipe: none is made")
+    except OSError as error:
+        raise RestoreFailed(f"{path!r} cannot be written: {os.strerror(error.errno or 0)}") from None
+
+
+def _checked(name: str) -> str:
+    parts = name.split("/")
+    if name.startswith("/") or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise RestoreFailed(f"the archive holds {name!r}, which would leave the target")
+    return name
+
+
+class _Inside:
+    """The open folder of a path beneath a root, reached without following a link, and the path's last name."""
+
+    def __init__(self, root: int, path: str, *, create: bool = False) -> None:
+        *self._parents, self._name = path.split("/")
+        self._root, self._create = root, create
+        self._folder = -1
+
+    def __enter__(self) -> tuple[int, str]:
+        self._folder = os.dup(self._root)
+        try:
+            for part in self._parents:
+                if self._create:
+                    _make_folder(self._folder, part)
+                inner = os.open(part, _FOLDER, dir_fd=self._folder)
+                os.close(self._folder)
+                self._folder = inner
+        except BaseException:
+            os.close(self._folder)
+            raise
+        return self._folder, self._name
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._folder)
+
+
+def _make_folder(folder: int, name: str) -> None:
+    """Make a folder, or keep the one that is there; what is there and no folder gives way."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=folder)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder)
+            os.mkdir(name, 0o700, dir_fd=folder)
+
+
+def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, name: str) -> None:
+    beside = _beside()
+    descriptor = os.open(
+        beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
+    )
+    try:
+        try:
+            content = archive.extractfile(entry)
+            left = entry.size
+            while content is not None and left and (chunk := content.read(min(CHUNK, left))):
+                _write_all(descriptor, chunk)
+                left -= len(chunk)
+            if left:
+                raise RestoreFailed(f"the archive ends within {entry.name!r}")
+            os.fchmod(descriptor, entry.mode & _MODE)
+            moment = (
+                int(float(entry.mtime) * 1e9)
+                if "mtime" not in entry.pax_headers
+                else _nanoseconds(entry.pax_headers["mtime"])
+            )
+            os.utime(descriptor, ns=(moment, moment))
+        finally:
+            os.close(descriptor)
+        _give_way(folder, name)
+        os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside, dir_fd=folder)
+        raise
+
+
+def _nanoseconds(text: str) -> int:
+    whole, _, part = text.partition(".")
+    return int(whole) * 1_000_000_000 + int((part + "000000000")[:9] or 0)
+
+
+def _link(entry: tarfile.TarInfo, root: int, folder: int, name: str) -> None:
+    with _Inside(root, _checked(entry.linkname)) as (other, linked):
+        _replace(
+            folder,
+            name,
+            lambda beside: os.link(
+                linked, beside, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False
+            ),
+        )
+
+
+def _replace(folder: int, name: str, make: Callable[[str], None]) -> None:
+    beside = _beside()
+    make(beside)
+    _give_way(folder, name)
+    os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    with suppress(FileNotFoundError):  # renaming one hard link over another of the same file leaves both
+        os.unlink(beside, dir_fd=folder)
+
+
+def _give_way(folder: int, name: str) -> None:
+    """Remove an empty folder that stands where a file comes; one that holds something stays, and that is an error."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.rmdir(name, dir_fd=folder)
+
+
+def _beside() -> str:
+    return f".avalanche-{secrets.token_hex(6)}"
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

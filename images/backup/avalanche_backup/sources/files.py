@@ -1,0 +1,151 @@
+"""Folders and files as a source: a PAX tar with an index of every entry, and back beneath a root."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, VerificationFailed
+from avalanche_backup.sources.archive import Archive
+from avalanche_backup.sources.base import Dump, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.extract import Stream, extract
+from avalanche_backup.sources.tree import MARKER, Selection, minimal, shown, walk
+from avalanche_contract.request import FilesSource
+
+NAMES_MAX = 100
+FACTS_MAX = 200
+
+
+class FileTree:
+    """Folders and files beneath one root."""
+
+    kind = "files"
+    extension = ".tar"
+
+    def __init__(self, request: FilesSource) -> None:
+        self.name = request.name
+        self._root = Path(request.root)
+        self._selection = Selection(request.root, request.paths, request.exclude, request.one_file_system)
+        self.target = request.root
+
+    def inspect(self) -> Inspection:
+        """Walk the tree once: everything that was asked for is there, and something is."""
+        self._check_root()
+        files, size = 0, 0
+        for found in walk(self._selection):
+            if not stat.S_ISDIR(found.status.st_mode):
+                files += 1
+                size += found.status.st_size + 1024
+        if not files:
+            raise SourceInvalid(
+                f"{self.target} holds no file in {', '.join(self._selection.paths)}: nothing is not backed up; is the "
+                "right volume mounted?",
+                reason="SourceEmpty",
+            )
+        return Inspection("files", size)
+
+    def dump(self, sink: Sink, *, index: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
+        """Write the archive and its index."""
+        del scratch
+        self._check_root()
+        moment = datetime.now(UTC)
+        archive = Archive(sink, index, progress)
+        top: dict[str, None] = {}
+        for found in walk(self._selection):
+            archive.add(found)
+            if len(top) < NAMES_MAX and found.path.count("/") <= 0:
+                top[shown(found.path).strip("'\"")] = None
+        written = archive.finish()
+        if not written.files + written.links:
+            raise SourceInvalid(
+                f"{self.target}: every file went away while it was read", reason="SourceEmpty"
+            )
+        return Dump(moment, written.statistics(), warnings=tuple(written.warnings), files_included=tuple(top))
+
+    def inspect_target(self) -> TargetState:
+        """See what lies where files would go."""
+        if not self._root.is_dir():
+            raise RestoreRefused(f"the folder {self.target} does not exist", reason="TargetMissing")
+        names = sorted(self._top_names())
+        if not names:
+            return TargetState("Empty", "an empty folder")
+        return TargetState(
+            "HoldsData", f"{len(names)} files and folders at the top", tuple(names[:FACTS_MAX])
+        )
+
+    def restore(
+        self,
+        chunks: Iterator[bytes],
+        *,
+        artifact: Mapping[str, Any],
+        paths: tuple[str, ...],
+        scratch: Path,
+        progress: ProgressHook,
+    ) -> str:
+        """Put files back; a marker lies in the root from the first write to the last."""
+        del scratch
+        marker = self._root / MARKER
+        stream = Stream(_counted(chunks, progress))
+        try:
+            marker.write_text("A restore into this folder did not end. Restore again, or remove this file.\n")
+        except OSError as error:
+            raise RestoreRefused(
+                f"{self.target} cannot be written: {error.strerror}", reason="TargetReadOnly"
+            ) from None
+        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            done = extract(stream, root, paths)
+            os.fsync(root)
+        except VerificationFailed as failure:
+            raise RestoreFailed(f"{failure.message}; {self.target} is marked by {MARKER}") from None
+        except Failure as failure:
+            raise RestoreFailed(
+                f"{failure.message}; {self.target} is marked by {MARKER}", reason=failure.reason
+            ) from None
+        finally:
+            os.close(root)
+        marker.unlink()
+        if paths and not done.files + done.links + done.directories:
+            raise RestoreRefused(f"the backup holds nothing at {', '.join(paths)}", reason="PathsNotFound")
+        self._compare(done.files, paths, artifact)
+        return (
+            f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}"
+        )
+
+    def _compare(self, files: int, paths: tuple[str, ...], artifact: Mapping[str, Any]) -> None:
+        wanted = (artifact.get("statistics") or {}).get("files")
+        if not paths and wanted is not None and files != wanted:
+            raise RestoreFailed(f"{files} files came back, the metadata counts {wanted}")
+
+    def _check_root(self) -> None:
+        if not self._root.is_dir():
+            raise SourceInvalid(
+                f"the folder {self.target} does not exist; is the volume mounted?", reason="SourceMissing"
+            )
+        if (self._root / MARKER).exists():
+            raise SourceInvalid(
+                f"{self.target} holds {MARKER}: a restore into it did not end; restore again, or remove that file",
+                reason="RestoreIncomplete",
+            )
+
+    def _top_names(self) -> Iterator[str]:
+        """Give the names at the top of each path that a restore would write to."""
+        for path in minimal(self._selection.paths):
+            folder = self._root / path
+            with suppress(FileNotFoundError, NotADirectoryError):
+                for each in folder.iterdir():
+                    if each.name != MARKER:
+                        yield shown(each.name if path == "." else f"{path}/{each.name}")
+
+
+def _counted(chunks: Iterator[bytes], progress: ProgressHook) -> Iterator[bytes]:
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        progress(done)
