@@ -6,9 +6,9 @@ import hashlib
 import json
 
 from demo.examples import apply_example
-from demo.steps import Steps
+from demo.steps import DemoFailed, Steps
 from tests.cluster.layout import PROJECT
-from tests.e2e.kubectl import Kubectl
+from tests.e2e.kubectl import CommandFailed, Kubectl
 
 SCRIPTS = PROJECT / "demo" / "toolbox"
 DEPLOYMENTS = ("seaweedfs", "postgresql", "stations", "toolbox")
@@ -19,12 +19,12 @@ def start(kubectl: Kubectl, values: dict[str, str], steps: Steps) -> None:
     apply_example(kubectl, "00-namespace.yaml", {}, steps)
     apply_example(kubectl, "10-seaweedfs.yaml", values, steps)
     apply_example(kubectl, "20-application.yaml", values, steps)
-    steps.detail("kubectl create configmap toolbox --from-file=demo/toolbox")
+    steps.detail("$ kubectl create configmap toolbox --from-file=demo/toolbox")
     _configmap(kubectl)
     apply_example(kubectl, "25-toolbox.yaml", {**values, "SCRIPTS": _scripts_key()}, steps)
     for name in DEPLOYMENTS:
         if name != "stations":  # it cannot run where an interrupted demo left its database overwritten
-            kubectl.run("rollout", "status", f"deployment/{name}", "--timeout=300s")
+            _rolled_out(kubectl, name)
             steps.detail(f"{name} runs")
 
 
@@ -58,7 +58,15 @@ def stop_stations(kubectl: Kubectl) -> None:
 def start_stations(kubectl: Kubectl) -> None:
     """Let the stations write again."""
     kubectl.run("scale", "deployment/stations", "--replicas=1")
-    kubectl.run("rollout", "status", "deployment/stations", "--timeout=120s")
+    _rolled_out(kubectl, "stations")
+
+
+def _rolled_out(kubectl: Kubectl, name: str) -> None:
+    try:
+        kubectl.run("rollout", "status", f"deployment/{name}", "--timeout=180s")
+    except CommandFailed as failure:
+        pods = kubectl.run("get", "pods", f"--selector=app={name}")
+        raise DemoFailed(f"{name} does not run: {failure}\n{pods}") from failure
 
 
 def _configmap(kubectl: Kubectl) -> None:

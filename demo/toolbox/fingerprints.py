@@ -28,14 +28,14 @@ CHUNK = 1024 * 1024
 RELATIONS = r"""
 SET TIME ZONE 'UTC';
 SELECT format(
-  'SELECT %L, count(*), md5(coalesce(string_agg(hash, '''' ORDER BY hash), '''')) FROM (SELECT md5((%s)::text) AS hash FROM %I.%I AS t) AS rows',
+  'SELECT %L, count(*) || '' rows'', md5(coalesce(string_agg(hash, '''' ORDER BY hash), '''')) FROM (SELECT md5((%s)::text) AS hash FROM %I.%I AS t) AS rows',
   CASE relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialised view ' WHEN 'S' THEN 'sequence ' ELSE 'table ' END || nspname || '.' || relname,
   CASE relkind WHEN 'S' THEN 'last_value, is_called' ELSE 't' END, nspname, relname) -- a sequence's log_cnt is no data
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
 WHERE relkind IN ('r', 'v', 'm', 'S') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
 ORDER BY nspname, relname \gexec
-SELECT 'large object ' || oid, length(lo_get(oid)), md5(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY oid;
-SELECT 'definitions', count(*), md5(string_agg(line, chr(10) ORDER BY line COLLATE "C")) FROM (
+SELECT 'large object ' || oid, length(lo_get(oid)) || ' bytes', md5(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY oid;
+SELECT 'definitions', count(*) || ' objects', md5(string_agg(line, chr(10) ORDER BY line COLLATE "C")) FROM (
   SELECT indexdef AS line FROM pg_indexes WHERE schemaname IN ('public', 'reports')
   UNION ALL SELECT pg_get_constraintdef(oid) || conname FROM pg_constraint WHERE connamespace::regnamespace::text IN ('public', 'reports')
   UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
@@ -64,7 +64,7 @@ def database(name: str = "edna") -> Fingerprint:
     lines = (
         line.strip("\n").split("\x1f") for line in printed.replace("\n", "\x1e").split("\x1e") if line.strip()
     )
-    return {what: f"{count} rows {hashed}" for what, count, hashed in lines}
+    return {what: f"{count} {hashed}" for what, count, hashed in lines}
 
 
 def files(root: Path) -> Fingerprint:
@@ -84,6 +84,7 @@ def observations(path: Path, up_to: int | None = None) -> Fingerprint:
 
 def _entries(root: bytes) -> Iterator[tuple[str, str]]:
     for top in FOLDERS:
+        yield top, _entry(os.path.join(root, os.fsencode(top)))  # noqa: PTH118
         for folder, folders, names in os.walk(os.path.join(root, os.fsencode(top))):  # noqa: PTH118
             for name in [*folders, *names]:
                 path = os.path.join(folder, name)  # noqa: PTH118
@@ -91,11 +92,14 @@ def _entries(root: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _entry(path: bytes) -> str:
-    found = os.lstat(path)
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return "absent"
     if os.path.islink(path):  # noqa: PTH114
         return f"link to {os.fsencode(os.readlink(path)).decode()}"  # noqa: PTH115
     if os.path.isdir(path):  # noqa: PTH112
-        return f"folder {found.st_mode:o}"
+        return f"folder {found.st_mode & 0o777:o}"  # set-group-ID is the volume's (fsGroup), not the data's
     digest = hashlib.sha256()
     with open(path, "rb") as opened:  # noqa: PTH123
         while chunk := opened.read(CHUNK):
