@@ -30,7 +30,7 @@ def install(cluster: Cluster, say: Callable[[str], None]) -> None:
     say(f"helm upgrade --install {RELEASE} charts/avalanche-backup --namespace {NAMESPACE}")
     run(
         str(cluster.helm), "upgrade", "--install", RELEASE, str(PROJECT / "charts/avalanche-backup"),
-        f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}", "--wait", "--timeout=2m", "--take-ownership", "--force-conflicts",
+        f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}", "--wait", "--timeout=90s", "--take-ownership", "--force-conflicts",
         f"--set=operator.image={operator.name}", f"--set=backup.image={backup.name}",
         f"--set=operator.podAnnotations.image-key={operator.key}",
     )  # fmt: skip
