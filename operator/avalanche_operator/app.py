@@ -82,6 +82,15 @@ def owner_keys(meta: Mapping[str, Any]) -> list[Key]:
     return [Key(str(kind), meta["namespace"], owner)] if kind in LOOKS and owner else []
 
 
+def concerned(kind: str, body: Mapping[str, Any]) -> list[Key]:
+    """Give the policies whose status tells of a Backup or of a restore."""
+    namespace, spec = body["metadata"]["namespace"], body.get("spec") or {}
+    if kind == "Backup":
+        return [Key("BackupPolicy", namespace, (spec.get("policyRef") or {}).get("name", ""))]
+    paused = (body.get("status") or {}).get("pausedPolicies") or () if kind == "RestoreRequest" else ()
+    return [Key("BackupPolicy", namespace, name) for name in paused]
+
+
 def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None:
     """Tell kopf what to watch. ``operators`` holds the one that the start-up makes."""
 
@@ -106,8 +115,9 @@ def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None
             raise RuntimeError("the queue stands still")
         return "works"
 
-    async def own(kind: str, meta: Mapping[str, Any], **_: Any) -> None:
-        await operators[0].queue.add(key_of(kind, meta))
+    async def own(kind: str, body: Mapping[str, Any]) -> None:
+        for key in (key_of(kind, body["metadata"]), *concerned(kind, body)):
+            await operators[0].queue.add(key)
 
     async def made(meta: Mapping[str, Any], **_: Any) -> None:
         for key in owner_keys(meta):
@@ -122,8 +132,8 @@ def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None
 
 
 def _bound(handler: Callable[..., Awaitable[None]], kind: str) -> Callable[..., Awaitable[None]]:
-    async def bound(meta: Mapping[str, Any], **_: Any) -> None:
-        await handler(kind=kind, meta=meta)
+    async def bound(body: Mapping[str, Any], **_: Any) -> None:
+        await handler(kind, body)
 
     return bound
 
