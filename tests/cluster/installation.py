@@ -21,7 +21,11 @@ def install(cluster: Cluster, say: Callable[[str], None]) -> None:
     for image in images:
         load_image(cluster, image.archive, image=image.name, digest=image.key)
     kubectl = [str(cluster.kubectl), f"--kubeconfig={cluster.kubeconfig}"]
-    document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": RESTRICTED}}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE, "labels": RESTRICTED},
+    }
     manifest = cluster.kubeconfig.with_name("namespace.json")
     manifest.write_text(json.dumps(document))
     run(*kubectl, "apply", "--server-side", f"--filename={manifest}")

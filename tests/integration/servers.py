@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -66,13 +67,14 @@ class Postgres:
     def psql(self, database: str, sql: str) -> str:
         """Run SQL, and give what it printed."""
         environment = {**os.environ, "PGPASSWORD": PASSWORD}
-        command = [self.binaries / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
+        command: list[str | Path] = [self.binaries / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
                    "-p", str(self.port), "-U", "avalanche", "-d", database, "-f", "-"]  # fmt: skip
         ended = subprocess.run(
             command, input=sql, env=environment, capture_output=True, text=True, check=False
         )
         assert ended.returncode == 0, ended.stderr
-        return ended.stdout.strip()
+        printed: str = ended.stdout
+        return printed.strip()
 
 
 @contextmanager
@@ -113,11 +115,11 @@ class Seaweed:
 
     endpoint: str
 
-    def client(self) -> boto3.client:
+    def client(self) -> Any:
         """Give a plain S3 client that knows nothing of ours."""
-        return boto3.client(
+        return boto3.client(  # type: ignore[no-untyped-call]
             "s3", endpoint_url=self.endpoint, region_name="us-east-1", aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY, config=Config(s3={"addressing_style": "path"}),
+            aws_secret_access_key=SECRET_KEY, config=Config(s3={"addressing_style": "path"}),  # type: ignore[no-untyped-call]
         )  # fmt: skip
 
 
