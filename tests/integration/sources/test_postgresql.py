@@ -27,6 +27,7 @@ from avalanche_contract.request import Compression, Credential, PostgresqlSource
 from tests.integration.conftest import FINGERPRINT, source_of
 from tests.integration.runs import PREFIX, Runner
 from tests.integration.servers import PASSWORD, Postgres
+from tests.integration.sources.future_server import serve
 
 
 @pytest.fixture
@@ -270,9 +271,8 @@ def _wrap_pg_dump(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @contextmanager
 def _server_of_the_future() -> Iterator[int]:
-    """Speak as much of PostgreSQL's protocol as it takes to say that one is version 99."""
     listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=_answer, args=(listener,), daemon=True)
+    thread = threading.Thread(target=serve, args=(listener,), daemon=True)
     thread.start()
     try:
         yield listener.getsockname()[1]
@@ -280,31 +280,3 @@ def _server_of_the_future() -> Iterator[int]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join()
-
-
-def _message(kind: bytes, body: bytes) -> bytes:
-    return kind + (len(body) + 4).to_bytes(4, "big") + body
-
-
-def _answer(listener: socket.socket) -> None:
-    ready = _message(b"Z", b"I")
-    column = b"answer\0" + bytes(6) + (25).to_bytes(4, "big") + b"\xff\xff" + b"\xff\xff\xff\xff" + bytes(2)
-    value = b'{"number": 990001}'
-    row = (1).to_bytes(2, "big") + len(value).to_bytes(4, "big") + value
-    answer = (
-        _message(b"T", (1).to_bytes(2, "big") + column)
-        + _message(b"D", row)
-        + _message(b"C", b"SELECT 1\0")
-        + ready
-    )
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        with connection:
-            connection.recv(4096)
-            version = _message(b"S", b"server_version\x0099.1\0") + _message(b"S", b"client_encoding\0UTF8\0")
-            connection.sendall(_message(b"R", bytes(4)) + version + ready)
-            while (asked := connection.recv(65536)) and not asked.startswith(b"X"):
-                connection.sendall(answer)

@@ -1,0 +1,81 @@
+"""Fixtures: one cluster with the product and two services for the whole run, a restricted namespace for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, ensure, load_image
+from tests.cluster.images import build_example
+from tests.cluster.installation import RESTRICTED, install
+from tests.e2e import objects
+from tests.e2e.kubectl import Kubectl, has_condition
+from tests.e2e.scene import PASSWORD, SECRET_KEY, SERVICES, Scene
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """Give the tests' own cluster, with the product in it; it stays for the next run."""
+    found = ensure("avalanche-test", print)
+    install(found, print)
+    return found
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster) -> dict[str, str]:
+    """Give the images of the services, loaded."""
+    built = {name: build_example(name, print) for name in ("postgres", "seaweedfs", "tools")}
+    for image in built.values():
+        load_image(cluster, image.archive, image=image.name, digest=image.key)
+    return {name: image.name for name, image in built.items()}
+
+
+@pytest.fixture(scope="session")
+def services(cluster: Cluster, images: dict[str, str]) -> Kubectl:
+    """Run PostgreSQL and SeaweedFS in a namespace of their own."""
+    kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig, SERVICES)
+    kubectl.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SERVICES, "labels": RESTRICTED}}
+    )
+    folder = Path(__file__).parent / "manifests"
+    values = {f"{name.upper()}_IMAGE": image for name, image in images.items()}
+    for path in sorted(folder.glob("*.yaml")):
+        kubectl.apply_file(path, **values)
+    for name in ("postgres", "seaweedfs"):
+        kubectl.run("rollout", "status", f"deployment/{name}", "--timeout=120s")
+    return kubectl
+
+
+@pytest.fixture
+def scene(cluster: Cluster, services: Kubectl, images: dict[str, str]) -> Iterator[Scene]:
+    """Give a namespace with Secrets, claims, a pod that uses them, a database and storages of this test's own."""
+    name = f"scene-{next(_NUMBERS)}"
+    kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig, name)
+    kubectl.run("delete", "namespace", name, "--ignore-not-found", "--wait=true", "--timeout=120s")
+    kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+    made = Scene(kubectl, services, images["tools"])
+    kubectl.apply(
+        objects.secret("database", username="avalanche", password=PASSWORD),
+        objects.secret("object-storage", AWS_ACCESS_KEY_ID="tester", AWS_SECRET_ACCESS_KEY=SECRET_KEY),
+        objects.claim("data"),
+        objects.claim("volume"),
+        made.toolbox(),
+    )
+    made.create_database()
+    yield made
+    kubectl.run("delete", "namespace", name, "--wait=false")
+    made.drop_database()
+
+
+@pytest.fixture
+def stage(scene: Scene) -> Scene:
+    """Give a scene whose two storages are known to be usable."""
+    scene.apply_storages()
+    for name in ("s3", "volume"):
+        scene.kubectl.wait("backupstorage", name, has_condition("Ready", "True"), what="Ready")
+    return scene

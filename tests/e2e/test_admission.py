@@ -1,0 +1,58 @@
+"""What `kubectl apply` refuses, and the sentence that it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.e2e import objects
+from tests.e2e.kubectl import CommandFailed, Object
+from tests.e2e.scene import Scene
+
+DATABASE = objects.postgresql_source("db", secret_name="database")
+FILES = objects.files_source("data", "data")
+DIGEST = "sha256:" + "0" * 64
+
+
+def _policy(*sources: Object, name: str = "refused", **more: Any) -> Object:
+    return objects.policy(name, *sources, storage="s3", **more)
+
+
+REFUSED = {
+    "no source": (_policy(), "at least 1 items"),
+    "two kinds in one source": (_policy({**DATABASE, "files": FILES["files"]}), "exactly one kind"),
+    "two backends in one storage": (
+        {
+            **objects.claim_storage("refused", "volume"),
+            "spec": {"claim": {"name": "volume"}, "s3": {"bucket": "abc"}},
+        },
+        "exactly one backend",
+    ),
+    "six fields": (_policy(DATABASE, schedule="0 0 2 * * *"), "five fields"),
+    "weekday 7": (_policy(DATABASE, schedule="0 2 * * 7"), "Sunday is 0"),
+    "a path with two dots": (_policy(objects.files_source("data", "data", paths=["a/../b"])), "no '..'"),
+    "an absolute path": (_policy(objects.files_source("data", "data", paths=["/etc"])), "relative"),
+    "a long name": (_policy(DATABASE, name="a" * 41), "at most 40 characters"),
+    "an approved restore": (objects.restore("refused", "any", approvedPlan=DIGEST), "not created approved"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_object_is_refused_with_a_sentence(scene: Scene, case: str) -> None:
+    wrong, sentence = REFUSED[case]
+    with pytest.raises(CommandFailed, match=sentence):
+        scene.kubectl.apply(wrong)
+
+
+def test_a_backup_cannot_change(scene: Scene) -> None:
+    scene.kubectl.apply(objects.backup("fixed", "some"))
+    with pytest.raises(CommandFailed, match="its spec cannot change"):
+        scene.kubectl.apply(objects.backup("fixed", "other"))
+
+
+def test_a_restore_request_changes_by_its_approval_alone(scene: Scene) -> None:
+    scene.kubectl.apply(objects.restore("fixed", "some"))
+    with pytest.raises(CommandFailed, match="cannot change, approvedPlan aside"):
+        scene.kubectl.apply(objects.restore("fixed", "other"))
+    scene.kubectl.patch("restorerequest", "fixed", {"spec": {"approvedPlan": DIGEST}})
