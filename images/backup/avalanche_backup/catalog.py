@@ -117,7 +117,7 @@ def read_one(store: Store, key: str) -> Found | Damaged | None:
 def metadata_keys(store: Store, prefix: str, types: tuple[BackupType, ...] = BACKUP_TYPES) -> Iterator[str]:
     """Give the metadata keys beneath the folder of one policy, type by type."""
     for folder in sorted(layout.folder(prefix, each) for each in types):
-        yield from (each.key for each in store.list(folder) if layout.split_metadata_key(each.key))
+        yield from sorted(each.key for each in store.list(folder) if layout.split_metadata_key(each.key))
 
 
 def backups(store: Store, prefix: str, types: tuple[BackupType, ...] = BACKUP_TYPES) -> list[Found | Damaged]:

@@ -66,7 +66,7 @@ class Store(Protocol):
         """Say what is there, or ``None``."""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Give every object whose key begins with ``prefix``, in the order of the keys (bytewise)."""
+        """Give every object whose key begins with ``prefix``; the order is the store's own."""
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""

@@ -74,7 +74,7 @@ class DirectoryStore:
         return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Give every object beneath a prefix, in the order of the keys."""
+        """Give every object beneath a prefix."""
         self._check_root()
         folder = self._root / prefix.rpartition("/")[0]
         keys = sorted((key for key in self._keys(folder) if key.startswith(prefix)), key=os.fsencode)

@@ -101,7 +101,7 @@ class S3Store:
         return ObjectInfo(key, answer["ContentLength"], answer["LastModified"])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Give every object beneath a prefix, in the order of the keys."""
+        """Give every object beneath a prefix."""
         pages = self._client.get_paginator("list_objects_v2")
         with self.mapped(prefix):
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):

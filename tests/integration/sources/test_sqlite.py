@@ -1,0 +1,135 @@
+"""SQLite, by the online backup API: consistent while others write, and back into a live database."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from avalanche_backup.errors import SourceInvalid, VerificationFailed
+from avalanche_contract.request import DirectoryStorage, SqliteSource
+from tests.integration.runs import PREFIX, Runner
+
+WRITER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+database.execute("PRAGMA journal_mode=WAL")
+number = database.execute("SELECT max(id) FROM numbers").fetchone()[0]
+while True:
+    number += 1
+    database.execute("INSERT INTO numbers VALUES (?, ?)", (number, "x" * 200))
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "live.sqlite"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA journal_mode=WAL")
+        made.execute("CREATE TABLE numbers (id INTEGER PRIMARY KEY, filler TEXT)")
+        made.executemany("INSERT INTO numbers VALUES (?, ?)", [(n, "x" * 200) for n in range(1, 20001)])
+        made.commit()
+    return path
+
+
+@pytest.fixture
+def writer(database: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(database)])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    root = tmp_path / "volume"
+    root.mkdir()
+    return Runner(DirectoryStorage(name="volume", root=str(root)), tmp_path / "scratch")
+
+
+def source(path: Path) -> SqliteSource:
+    return SqliteSource(name="database", path=str(path))
+
+
+def facts(path: Path) -> tuple[int, int]:
+    with closing(sqlite3.connect(path)) as opened:
+        assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        found: tuple[int, int] = opened.execute("SELECT count(*), max(id) FROM numbers").fetchone()
+        return found
+
+
+def test_a_database_that_is_written_to_is_captured_at_one_moment(
+    runner: Runner, database: Path, writer: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    deadline = time.monotonic() + 30
+    while facts(database)[0] < 20100 and time.monotonic() < deadline:
+        assert writer.poll() is None
+    made = runner.backup(source(database))
+    runner.execute(made, source(tmp_path / "copy.sqlite"), None)
+    count, last = facts(tmp_path / "copy.sqlite")
+    assert count == last and 20100 <= count <= facts(database)[0]
+
+
+def test_it_comes_back_into_a_live_database(runner: Runner, database: Path) -> None:
+    made = runner.backup(source(database))
+    with closing(sqlite3.connect(database, isolation_level=None)) as application:
+        application.execute("DELETE FROM numbers")
+        runner.restore(made, source(database))
+        assert application.execute("SELECT count(*) FROM numbers").fetchone() == (20000,)
+        assert application.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_it_replaces_a_file_that_is_no_database_and_the_logs_beside_it(
+    runner: Runner, database: Path
+) -> None:
+    made = runner.backup(source(database))
+    database.write_bytes(b"garbage" * 1000)
+    database.with_name("live.sqlite-wal").write_bytes(b"old log")
+    runner.restore(made, source(database))
+    assert facts(database) == (20000, 20000)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "SourceMissing"), (b"", "SourceEmpty"), (b"\1\2" * 9000, "SourceCorrupt")]
+)
+def test_what_is_no_database_is_refused(
+    runner: Runner, tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "wrong.sqlite"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceInvalid) as raised:
+        runner.backup(source(path))
+    assert raised.value.reason == reason
+    assert [key for key in runner.stored() if "/database/" in key] == []
+
+
+def test_a_page_that_is_corrupt_is_found(runner: Runner, database: Path) -> None:
+    with closing(sqlite3.connect(database)) as opened:
+        opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with database.open("r+b") as file:
+        file.seek(4096 * 50)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(SourceInvalid) as raised:
+        runner.backup(source(database))
+    assert raised.value.reason == "SourceCorrupt"
+
+
+def test_a_damaged_artifact_does_not_touch_the_target(runner: Runner, database: Path, tmp_path: Path) -> None:
+    made = runner.backup(source(database))
+    artifact = tmp_path / "volume" / PREFIX / "database" / f"{made.backup_id}.sqlite.gz"
+    damaged = bytearray(artifact.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    artifact.write_bytes(damaged)
+    with closing(sqlite3.connect(database)) as opened:
+        opened.execute("DELETE FROM numbers WHERE id > 5")
+        opened.commit()
+    with pytest.raises(VerificationFailed):
+        runner.restore(made, source(database))
+    assert facts(database) == (5, 5)
