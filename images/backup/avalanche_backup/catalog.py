@@ -70,11 +70,11 @@ def commit(store: Store, prefix: str, metadata: BackupMetadata) -> None:
 
     :raises ObjectExists: another run committed under this ID.
     """
-    key = layout.metadata_key(prefix, metadata.backup_id)
+    key, document = layout.metadata_key(prefix, metadata.backup_id), write_metadata(metadata)
     try:
-        store.put(key, write_metadata(metadata))
+        store.put(key, document)
     except Failure:
-        if not _is_own(store, key, metadata.run.identity):
+        if not _holds(store, key, document):
             raise
 
 
@@ -233,9 +233,9 @@ def _moment(text: object) -> datetime | None:
         return None
 
 
-def _is_own(store: Store, key: str, identity: str) -> bool:
+def _holds(store: Store, key: str, document: bytes) -> bool:
+    """Say whether just this lies there: another attempt of the same run names other objects."""
     try:
-        found = read_one(store, key)
+        return read_document(store, key) == document
     except Failure:
         return False
-    return isinstance(found, Found) and found.metadata.run.identity == identity

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from avalanche_backup import catalog, layout
-from avalanche_backup.catalog import Found
+from avalanche_backup.catalog import Damaged, Found
 from avalanche_backup.errors import ObjectExists, StorageUnavailable
 from avalanche_backup.locks import refuse_if_locked
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
@@ -27,6 +27,7 @@ from avalanche_contract.result import Result
 
 INDEX_SUFFIX = "_index.ndjson.zst"
 WARNINGS_MAX = 100
+TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,23 @@ def run(request: BackupRequest, context: Context) -> Result:
     place = request.destinations[0]
     store = open_store(place.storage)
     catalog.check_owner(store, place.prefix, request.writer, claim=True)
-    backup_id, committed = catalog.choose_id(
-        store, place.prefix, request.backup_type, identity.moment, identity.text
-    )
-    if committed is not None:
-        context.report.entry(catalog.entry(store, Found(place.prefix, committed)))
-        return _result(request, committed, "AlreadyCommitted", "this run was committed by an earlier attempt")
-    refuse_if_locked(store, place.prefix, start)
-    metadata = _store(_Work(request, context, store, place.prefix, identity, backup_id, start))
-    context.report.entry(catalog.entry(store, Found(place.prefix, metadata)))
-    return _result(request, metadata, "Committed", f"{backup_id} was written and read back")
+    for _ in range(TRIES):
+        backup_id, committed = catalog.choose_id(
+            store, place.prefix, request.backup_type, identity.moment, identity.text
+        )
+        if committed is not None:
+            context.report.entry(catalog.entry(store, Found(place.prefix, committed)))
+            return _result(
+                request, committed, "AlreadyCommitted", "this run was committed by another attempt"
+            )
+        refuse_if_locked(store, place.prefix, context.now())
+        try:
+            metadata = _store(_Work(request, context, store, place.prefix, identity, backup_id, start))
+        except ObjectExists:
+            continue  # another attempt wrote under our name meanwhile: look again, and take the next one
+        context.report.entry(catalog.entry(store, Found(place.prefix, metadata)))
+        return _result(request, metadata, "Committed", f"{backup_id} was written and read back")
+    raise StorageUnavailable(f"other attempts took every name of {backup_id}")
 
 
 def identify(request: BackupRequest, context: Context, now: datetime) -> RunIdentity:
@@ -224,10 +232,12 @@ def _commit(work: _Work, metadata: BackupMetadata) -> BackupMetadata:
 
 
 def _remove_unless_committed(work: _Work, artifacts: list[ArtifactMetadata]) -> None:
-    """Tidy up after a failure; unless the commit may have happened all the same."""
-    key = layout.metadata_key(work.prefix, work.backup_id)
-    if work.store.head(key) is None:
-        _remove(work, artifacts)
+    """Tidy up after a failure, but for what a committed metadata names: the commit's answer may have been lost."""
+    found = catalog.read_one(work.store, layout.metadata_key(work.prefix, work.backup_id))
+    if isinstance(found, Damaged):
+        return
+    named = {each.file for each in found.metadata.artifacts} if found is not None else set()
+    _remove(work, [each for each in artifacts if each.file not in named])
 
 
 def _remove(work: _Work, artifacts: list[ArtifactMetadata]) -> None:

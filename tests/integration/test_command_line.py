@@ -1,0 +1,147 @@
+"""The command line, run as a person or a script runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import FINGERPRINT
+from tests.integration.servers import PASSWORD, Postgres
+
+PROGRAM = Path(sys.executable).with_name("avalanche-backup")
+
+
+class Project:
+    """A folder with data, a configuration and a .env."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        (folder / "config").mkdir()
+        (folder / "config" / "backup.yaml").write_text("backup: {files: {paths: [data/in]}}\n")
+        (folder / ".env").write_text("# the database\nexport DB_TYPE=sqlite\nDB_PATH='app.sqlite'\n")
+        (folder / "data" / "in").mkdir(parents=True)
+        (folder / "data" / "in" / "file").write_text("content")
+        with closing(sqlite3.connect(folder / "app.sqlite")) as made:
+            made.execute("CREATE TABLE t (n)")
+            made.execute("INSERT INTO t VALUES (42)")
+            made.commit()
+
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command without a terminal."""
+        return subprocess.run(
+            [PROGRAM, *words], cwd=self.folder, env={**self.environment, **environment}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def json(self, *words: str, **environment: str) -> Any:
+        """Run a command for programs."""
+        ended = self.run("-o", "json", *words, **environment)
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_each_type_is_backed_up_listed_and_verified(project: Project) -> None:
+    made = [project.json(kind)["backup_id"] for kind in ("database", "files", "full")]
+    listed = project.json("list")
+    assert sorted(each["backup_id"] for each in listed) == sorted(made)
+    assert [each["backup_type"] for each in project.json("list", "--type", "full")] == ["full"]
+    assert {each["status"] for each in project.json("verify", "--all")} == {"Verified"}
+    assert {
+        "backup_id",
+        "timestamp",
+        "size_bytes",
+        "checksum",
+        "files_included",
+        "compressed",
+        "encrypted",
+        "status",
+    } <= listed[0].keys()
+
+
+def test_a_damaged_backup_is_exit_code_15(project: Project) -> None:
+    made = project.json("database")
+    artifact = project.folder / "data/backups/database" / made["artifacts"][0]["file"]
+    os.truncate(artifact, 20)
+    ended = project.run("-o", "json", "verify", "--backup-id", made["backup_id"])
+    assert ended.returncode == 15 and json.loads(ended.stdout)[0]["status"] == "VerificationFailed"
+
+
+def test_a_restore_without_a_terminal_wants_force(project: Project) -> None:
+    made = project.json("full")["backup_id"]
+    (project.folder / "data/in/file").write_text("spoiled")
+    refused = project.run("restore", "full", "--backup-id", made)
+    assert refused.returncode == 17 and "--force" in refused.stderr
+    assert (project.folder / "data/in/file").read_text() == "spoiled"
+    assert project.run("restore", "full", "--backup-id", made, "--dry-run").returncode == 0
+    assert (project.folder / "data/in/file").read_text() == "spoiled"
+    assert project.run("restore", "full", "--backup-id", made, "--force").returncode == 0
+    assert (project.folder / "data/in/file").read_text() == "content"
+
+
+@pytest.mark.parametrize(("answer", "code", "content"), [("yes", 0, "content"), ("y", 17, "spoiled")])
+def test_on_a_terminal_the_word_yes_is_asked_for(
+    project: Project, answer: str, code: int, content: str
+) -> None:
+    made = project.json("files")["backup_id"]
+    (project.folder / "data/in/file").write_text("spoiled")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "restore", "files", "--backup-id", made], cwd=project.folder, env=project.environment,
+        stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.write(ours, f"{answer}\n".encode())
+    process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == code and (project.folder / "data/in/file").read_text() == content
+
+
+def test_a_database_is_restored_into_another_one_to_test_it(
+    project: Project, postgres: Postgres, database: Any
+) -> None:
+    server = {"DB_TYPE": "postgresql", "DB_HOST": "127.0.0.1", "DB_PORT": str(postgres.port), "DB_USER": "avalanche",
+              "DB_PASSWORD": PASSWORD}  # fmt: skip
+    made = project.json("database", DB_NAME=database.database, **server)["backup_id"]
+    postgres.psql("postgres", f'CREATE DATABASE "test {database.database}"')
+    target = {"DB_NAME": f"test {database.database}", **server}
+    ended = project.run("restore", "database", "--backup-id", made, "--force", **target)
+    assert ended.returncode == 0, ended.stderr
+    expected = postgres.psql(database.database, FINGERPRINT)
+    assert postgres.psql(f"test {database.database}", FINGERPRINT) == expected
+    assert PASSWORD not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("backup: {root_dirr: x}", "unknown key backup.root_dirr; did you mean backup.root_dir?"),
+        ("backup: {cloud: {s3: {buckett: x}}}", "did you mean backup.cloud.s3.bucket?"),
+        ("backup: {retention: {daily: many}}", "backup.retention.daily"),
+        ("backup: [", "not YAML"),
+    ],
+)
+def test_a_wrong_configuration_names_the_key(project: Project, text: str, sentence: str) -> None:
+    (project.folder / "config/backup.yaml").write_text(text)
+    ended = project.run("list")
+    assert ended.returncode == 2 and sentence in ended.stderr
+
+
+def test_a_missing_backup_and_a_missing_setting_have_codes_of_their_own(project: Project) -> None:
+    assert project.run("verify", "--backup-id", "database_20200101_000000").returncode in (13, 20)
+    ended = project.run("database", DB_TYPE="postgresql")
+    assert ended.returncode == 14 and "DB_NAME" in ended.stderr
