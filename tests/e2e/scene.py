@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from tests.e2e import objects
-from tests.e2e.kubectl import Kubectl, Object, in_phase
+from tests.e2e.kubectl import CommandFailed, Kubectl, Object, in_phase, ticks
 
 SERVICES = "services"
 PASSWORD = "canary-pa55word-of-the-database"
@@ -15,6 +18,7 @@ SECRET_KEY = "canary-secret-key-of-the-bucket"
 BUCKET = "avalanche-backups"
 ENDPOINT = f"http://seaweedfs.{SERVICES}:8333"
 HOST = f"postgres.{SERVICES}"
+HOLD = "SELECT pg_sleep(600)"
 ENDED = ("Succeeded", "Failed", "Suspect", "Skipped")
 
 
@@ -81,6 +85,36 @@ class Scene:
         """Drop the database."""
         self.psql(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)', "postgres")
 
+    @contextmanager
+    def locked_tables(self) -> Iterator[None]:
+        """Keep the database's table locked meanwhile: who dumps or restores it waits."""
+        holder = threading.Thread(target=self._hold)
+        holder.start()
+        try:
+            self._wait_for(f"query = {_quoted(HOLD)} AND state = 'active'")
+            yield
+        finally:
+            self._sessions("pg_terminate_backend(pid)", f"query LIKE {_quoted('%' + HOLD)}")
+            holder.join()
+
+    def wait_for_session_that_waits(self) -> None:
+        """Wait until some session of the database wants a lock."""
+        self._wait_for("wait_event_type = 'Lock'")
+
+    def _hold(self) -> None:
+        with suppress(CommandFailed):  # it is ended by the one that started it
+            self.psql(f"BEGIN; LOCK TABLE samples; {HOLD}")
+
+    def _wait_for(self, condition: str) -> None:
+        for _ in ticks(60):
+            if self._sessions("pid", condition):
+                return
+        raise AssertionError(f"no session where {condition}")
+
+    def _sessions(self, give: str, condition: str) -> str:
+        chosen = f"datname = {_quoted(self.name)} AND {condition}"
+        return self.psql(f"SELECT {give} FROM pg_stat_activity WHERE {chosen}", "postgres")  # noqa: S608
+
     def rows(self) -> str:
         """Give a fingerprint of the database."""
         return self.psql("SELECT count(*), md5(string_agg(id || hash, ',' ORDER BY id)) FROM samples")
@@ -123,3 +157,7 @@ class Scene:
         """Restore a Backup, with approval."""
         self.kubectl.apply(objects.restore(name, backup, **more))
         return self.approve(name)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

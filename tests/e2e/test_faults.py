@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tests.e2e import objects
 from tests.e2e.kubectl import Object, in_phase, ticks
 from tests.e2e.scene import ENDED, Scene
 
-BIG = "dd if=/dev/urandom of=/data/big bs=1M count=400 status=none"
+HUGE = "dd if=/dev/urandom of=/data/huge bs=1M count=1500 status=none"
 
 
 def _metadata(scene: Scene) -> list[str]:
@@ -33,14 +37,37 @@ def _pod_of(scene: Scene, job: str) -> str:
     raise AssertionError(f"no pod of {job} runs")
 
 
-def _start_big_backup(scene: Scene, name: str, storage: str = "volume") -> str:
-    """Begin a backup that takes a while, and give its pod."""
-    scene.shell(BIG)
-    scene.kubectl.apply(scene.files_policy(storage=storage, backoffLimit=0), objects.backup(name, "files"))
+def _start_held_backup(scene: Scene, name: str, **more: Any) -> str:
+    """Begin a backup of a database whose tables are locked, so that it cannot end by itself; give its pod."""
+    scene.kubectl.apply(scene.database_policy(storage="volume", **more), objects.backup(name, "database"))
     found = scene.kubectl.wait(
         "backups.avalanche.io", name, lambda each: bool(each.get("status", {}).get("job"))
     )
-    return _pod_of(scene, found["status"]["job"])
+    pod = _pod_of(scene, found["status"]["job"])
+    scene.wait_for_session_that_waits()
+    return pod
+
+
+def _kill(scene: Scene, pod: str) -> None:
+    """Kill every process of a pod's container, as the kernel does: nothing gets to say goodbye."""
+    uid = scene.kubectl.get("pod", pod)["metadata"]["uid"]
+    found = [
+        path.parent
+        for path in Path("/proc").glob("[0-9]*/cgroup")
+        if uid in _read(path) and "/pause" not in _read(path.parent / "cmdline")
+    ]
+    assert found
+    for each in found:
+        with suppress(ProcessLookupError):
+            os.kill(int(each.name), signal.SIGKILL)
+
+
+def _read(path: Path) -> str:
+    """Read a file of a process; nothing, where the process has just ended."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def test_an_empty_source_fails(stage: Scene) -> None:
@@ -68,18 +95,20 @@ def test_a_corrupt_sqlite_file_fails(stage: Scene) -> None:
 
 
 def test_a_pod_killed_by_sigterm_fails(stage: Scene) -> None:
-    pod = _start_big_backup(stage, "terminated")
-    stage.kubectl.run("delete", "pod", pod, "--wait=false")
-    found = stage.kubectl.wait("backups.avalanche.io", "terminated", in_phase(*ENDED), seconds=180)
+    with stage.locked_tables():
+        pod = _start_held_backup(stage, "terminated", backoffLimit=0)
+        stage.kubectl.run("delete", "pod", pod, "--wait=false")
+        found = stage.kubectl.wait("backups.avalanche.io", "terminated", in_phase(*ENDED), seconds=180)
     _failed(found, "Terminated", "ResultLost")
     assert _metadata(stage) == []
 
 
 def test_a_pod_killed_by_sigkill_fails(stage: Scene) -> None:
-    pod = _start_big_backup(stage, "killed")
-    stage.kubectl.run("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
-    found = stage.kubectl.wait("backups.avalanche.io", "killed", in_phase(*ENDED), seconds=180)
-    _failed(found, "Terminated", "ResultLost")
+    with stage.locked_tables():
+        pod = _start_held_backup(stage, "killed", backoffLimit=0)
+        _kill(stage, pod)
+        found = stage.kubectl.wait("backups.avalanche.io", "killed", in_phase(*ENDED), seconds=180)
+    _failed(found, "ResultLost")
     assert _metadata(stage) == []
 
 
@@ -94,28 +123,25 @@ def test_a_pod_out_of_memory_fails_and_says_so(stage: Scene) -> None:
 
 
 def test_a_killed_pod_is_tried_again_and_makes_one_backup(stage: Scene) -> None:
-    stage.shell(BIG)
-    stage.kubectl.apply(stage.files_policy(backoffLimit=2), objects.backup("again", "files"))
-    found = stage.kubectl.wait(
-        "backups.avalanche.io", "again", lambda each: bool(each.get("status", {}).get("job"))
-    )
-    stage.kubectl.run(
-        "delete", "pod", _pod_of(stage, found["status"]["job"]), "--grace-period=0", "--force", "--wait=false"
-    )
+    with stage.locked_tables():
+        _kill(stage, _start_held_backup(stage, "again", backoffLimit=2))
     ended = stage.kubectl.wait("backups.avalanche.io", "again", in_phase(*ENDED), seconds=240)
     assert ended["status"]["phase"] == "Succeeded" and len(_metadata(stage)) == 1
 
 
 def test_storage_gone_mid_upload_fails(stage: Scene) -> None:
-    pod = _start_big_backup(stage, "cut", storage="s3")
+    stage.shell(HUGE)
+    stage.kubectl.apply(stage.files_policy(storage="s3", backoffLimit=0), objects.backup("cut", "files"))
+    stage.kubectl.wait(
+        "backups.avalanche.io", "cut", lambda each: bool(each.get("status", {}).get("progress"))
+    )
     stage.services.run("scale", "deployment/seaweedfs", "--replicas=0")
     try:
-        stage.kubectl.run("wait", f"pod/{pod}", "--for=jsonpath={.status.phase}=Failed", "--timeout=240s")
+        stage.kubectl.wait("backups.avalanche.io", "cut", in_phase(*ENDED), seconds=240)
     finally:
         stage.services.run("scale", "deployment/seaweedfs", "--replicas=1")
         stage.services.run("rollout", "status", "deployment/seaweedfs", "--timeout=120s")
-    found = stage.kubectl.wait("backups.avalanche.io", "cut", in_phase(*ENDED), seconds=240)
-    _failed(found, "StorageUnavailable")
+    _failed(stage.kubectl.get("backups.avalanche.io", "cut"), "StorageUnavailable")
 
 
 def test_a_flipped_bit_is_refused_before_the_target_is_touched(stage: Scene) -> None:
@@ -132,20 +158,25 @@ def test_a_flipped_bit_is_refused_before_the_target_is_touched(stage: Scene) -> 
 
 
 def test_a_restore_whose_pod_is_killed_is_failed_never_run_twice_and_a_new_one_succeeds(stage: Scene) -> None:
-    stage.shell(f"{BIG}; mkdir /data/small; echo 1 > /data/small/file")
-    stage.kubectl.apply(stage.files_policy())
-    assert stage.back_up("whole", "files")["status"]["phase"] == "Succeeded"
+    stage.kubectl.apply(stage.database_policy(storage="volume"))
+    assert stage.back_up("whole", "database")["status"]["phase"] == "Succeeded"
+    before = stage.rows()
     stage.kubectl.apply(objects.restore("cut", "whole"))
     planned = stage.kubectl.wait("restorerequest", "cut", in_phase("AwaitingApproval"))
-    stage.kubectl.patch(
-        "restorerequest", "cut", {"spec": {"approvedPlan": planned["status"]["plan"]["digest"]}}
-    )
-    running = stage.kubectl.wait("restorerequest", "cut", in_phase("Restoring"))
-    pod = _pod_of(stage, running["status"]["job"])
-    stage.kubectl.run("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
-    ended = stage.kubectl.wait("restorerequest", "cut", in_phase("Succeeded", "Failed"), seconds=120)
+    with stage.locked_tables():
+        stage.kubectl.patch(
+            "restorerequest", "cut", {"spec": {"approvedPlan": planned["status"]["plan"]["digest"]}}
+        )
+        running = stage.kubectl.wait("restorerequest", "cut", in_phase("Restoring"))
+        pod = _pod_of(stage, running["status"]["job"])
+        stage.wait_for_session_that_waits()
+        _kill(stage, pod)
+        ended = stage.kubectl.wait("restorerequest", "cut", in_phase("Succeeded", "Failed"), seconds=120)
     assert ended["status"]["phase"] == "Failed", ended["status"]
-    assert stage.restore("second", "whole")["status"]["phase"] == "Succeeded"
+    executed = stage.kubectl.list("pod", f"batch.kubernetes.io/job-name={running['status']['job']}")
+    assert [each["metadata"]["name"] for each in executed] == [pod] and stage.rows() == before
+    stage.psql("DELETE FROM samples WHERE id > 3")
+    assert stage.restore("second", "whole")["status"]["phase"] == "Succeeded" and stage.rows() == before
 
 
 def test_a_backup_during_a_restore_of_its_target_is_skipped(stage: Scene) -> None:
