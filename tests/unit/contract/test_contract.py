@@ -73,7 +73,7 @@ def test_a_result_of_another_request_is_nobodys() -> None:
     assert result.parse_result(result.dump_result(outcome), "f" * 16) is None
 
 
-@given(st.text(min_size=1), st.text(min_size=1), st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1)))  # noqa: DTZ001
+@given(st.text(min_size=1), st.text(min_size=1), st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1)))
 def test_a_cronjobs_name_leaves_room_for_its_jobs_and_the_slot_comes_back(
     owner: str, verb: str, moment: datetime
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_job_made_by_hand_has_no_slot() -> None:
     assert names.slot_of_job("other-29000000", "ab-x-12345678") is None
 
 
-@given(st.sampled_from(names.BACKUP_TYPES), st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1)))  # noqa: DTZ001
+@given(st.sampled_from(names.BACKUP_TYPES), st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1)))
 def test_a_backup_id_reads_back(backup_type: names.BackupType, moment: datetime) -> None:
     second = moment.replace(microsecond=0, tzinfo=UTC)
     assert names.parse_backup_id(names.backup_id(backup_type, second)) == (backup_type, second)

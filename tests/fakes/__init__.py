@@ -1,0 +1,1 @@
+"""Small stand-ins that behave like the real thing; the same contract suite runs against both."""

@@ -1,0 +1,118 @@
+"""What every gateway does, whether a cluster is behind it or not. Each function is one sentence of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from avalanche_operator.kube.gateway import Gateway
+
+Object = dict[str, Any]
+LABELS = {"avalanche.io/test": "contract"}
+
+
+def job(namespace: str, name: str, *, labels: dict[str, str] | None = None) -> Object:
+    """Give a suspended Job: the smallest object of ours that an API server takes."""
+    container = {"name": "backup", "image": "localhost/none", "imagePullPolicy": "Never"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels or {}},
+        "spec": {
+            "suspend": True,
+            "backoffLimit": 1,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+        },
+    }
+
+
+def storage(namespace: str, name: str) -> Object:
+    """Give a BackupStorage, which has a status of its own."""
+    return {
+        "apiVersion": "avalanche.io/v1alpha1",
+        "kind": "BackupStorage",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"claim": {"name": "nowhere"}},
+    }
+
+
+async def what_is_not_there_reads_as_none(gateway: Gateway, namespace: str) -> None:
+    assert await gateway.get("Job", namespace, "nothing") is None
+
+
+async def a_name_is_created_once(gateway: Gateway, namespace: str) -> None:
+    first = await gateway.create(job(namespace, "once"))
+    assert first is not None and await gateway.create(job(namespace, "once")) is None
+    there = await gateway.get("Job", namespace, "once")
+    assert there is not None and there["metadata"]["uid"] == first["metadata"]["uid"]
+
+
+async def a_list_is_chosen_by_labels_and_names_the_kind_of_each(gateway: Gateway, namespace: str) -> None:
+    await gateway.create(job(namespace, "chosen", labels=LABELS))
+    await gateway.create(job(namespace, "other"))
+    found = await gateway.list("Job", namespace, LABELS)
+    assert [(each["kind"], each["metadata"]["name"]) for each in found] == [("Job", "chosen")]
+
+
+async def applying_again_sets_back_what_was_changed_and_keeps_what_is_not_ours(
+    gateway: Gateway, namespace: str
+) -> None:
+    await gateway.apply(job(namespace, "drift", labels=LABELS))
+    await gateway.patch(
+        "Job", namespace, "drift", {"spec": {"suspend": True}, "metadata": {"annotations": {"theirs": "x"}}}
+    )
+    await gateway.apply(job(namespace, "drift", labels=LABELS))
+    there = await gateway.get("Job", namespace, "drift")
+    assert there is not None and there["metadata"]["annotations"]["theirs"] == "x"
+    assert there["metadata"]["labels"].items() >= LABELS.items()
+
+
+async def a_status_is_as_given_and_what_is_no_longer_said_is_gone(gateway: Gateway, namespace: str) -> None:
+    found = await gateway.create(storage(namespace, "told"))
+    assert found is not None
+    await gateway.apply_status(found, {"storageID": "one", "observedGeneration": 1})
+    after = await gateway.apply_status(found, {"observedGeneration": 1})
+    assert after is not None and after["status"] == {"observedGeneration": 1}
+
+
+async def a_status_of_an_object_that_was_replaced_is_not_written(gateway: Gateway, namespace: str) -> None:
+    old = await gateway.create(storage(namespace, "replaced"))
+    assert old is not None
+    await gateway.delete(old)
+    await gateway.create(storage(namespace, "replaced"))
+    assert await gateway.apply_status(old, {"storageID": "stale"}) is None
+    there = await gateway.get("BackupStorage", namespace, "replaced")
+    assert there is not None and "storageID" not in (there.get("status") or {})
+
+
+async def a_patch_of_what_is_gone_says_so(gateway: Gateway, namespace: str) -> None:
+    assert await gateway.patch("Job", namespace, "nothing", {"spec": {"suspend": False}}) is None
+
+
+async def only_the_very_object_is_deleted(gateway: Gateway, namespace: str) -> None:
+    found = await gateway.create(storage(namespace, "very"))
+    assert found is not None
+    await gateway.delete(
+        {**found, "metadata": {**found["metadata"], "uid": "00000000-dead-4000-8000-000000000000"}}
+    )
+    assert await gateway.get("BackupStorage", namespace, "very") is not None
+    await gateway.delete(found)
+    await gateway.delete(found)
+    assert await gateway.get("BackupStorage", namespace, "very") is None
+
+
+async def the_log_of_no_pod_is_empty(gateway: Gateway, namespace: str) -> None:
+    assert await gateway.logs(namespace, "nothing") == ""
+
+
+CONTRACT: tuple[Callable[[Gateway, str], Awaitable[None]], ...] = (
+    what_is_not_there_reads_as_none,
+    a_name_is_created_once,
+    a_list_is_chosen_by_labels_and_names_the_kind_of_each,
+    applying_again_sets_back_what_was_changed_and_keeps_what_is_not_ours,
+    a_status_is_as_given_and_what_is_no_longer_said_is_gone,
+    a_status_of_an_object_that_was_replaced_is_not_written,
+    a_patch_of_what_is_gone_says_so,
+    only_the_very_object_is_deleted,
+    the_log_of_no_pod_is_empty,
+)

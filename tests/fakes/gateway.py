@@ -1,0 +1,144 @@
+"""An API server in memory: as much of one as the operator can tell apart. ``contract.py`` says what that is."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from avalanche_contract.base import format_time
+
+Object = dict[str, Any]
+Key = tuple[str, str, str]
+
+
+class FakeGateway:
+    """Keeps objects in a dictionary; ``on_write`` is called before and after each change, and may raise."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.objects: dict[Key, Object] = {}
+        self.pod_logs: dict[str, str] = {}
+        self.created: list[Object] = []
+        self.on_write: Callable[[str], None] = lambda _moment: None
+        self._now = now
+        self._made: Counter[Key] = Counter()
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
+        """Read one object."""
+        return copy.deepcopy(self.objects.get((kind, namespace or "", name)))
+
+    async def list(
+        self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None
+    ) -> list[Object]:
+        """Read all objects of a kind."""
+        return [
+            copy.deepcopy(each)
+            for (a_kind, a_namespace, _), each in sorted(self.objects.items())
+            if a_kind == kind
+            and namespace in (None, a_namespace)
+            and (labels or {}).items() <= (each["metadata"].get("labels") or {}).items()
+        ]
+
+    async def create(self, body: Object) -> Object | None:
+        """Create an object; ``None`` where the name is taken."""
+        key = _key(body)
+        if key in self.objects:
+            return None
+        self.on_write("before")
+        made = copy.deepcopy(body)
+        self._stamp(made)
+        self.objects[key] = made
+        self.created.append(made)
+        self.on_write("after")
+        return copy.deepcopy(made)
+
+    async def apply(self, body: Object) -> Object:
+        """Apply an object; what others own in it stays."""
+        there = self.objects.get(_key(body))
+        if there is None:
+            made = await self.create(body)
+            assert made is not None
+            return made
+        merged = _merged(there, body)
+        self._replace(there, merged)
+        return copy.deepcopy(self.objects[_key(body)])
+
+    async def apply_status(self, found: Object, status: Object) -> Object | None:
+        """Make a status as given."""
+        there = self.objects.get(_key(found))
+        if there is None or there["metadata"]["uid"] != found["metadata"]["uid"]:
+            return None
+        self._replace(there, {**there, "status": copy.deepcopy(status)})
+        return copy.deepcopy(self.objects[_key(found)])
+
+    async def patch(self, kind: str, namespace: str, name: str, change: Object) -> Object | None:
+        """Merge a change."""
+        there = self.objects.get((kind, namespace, name))
+        if there is None:
+            return None
+        self._replace(there, _merged(there, change, nulls_delete=True))
+        return copy.deepcopy(self.objects[kind, namespace, name])
+
+    async def delete(self, found: Object) -> None:
+        """Delete just this object, and what it owns."""
+        there = self.objects.get(_key(found))
+        if there is None or there["metadata"]["uid"] != found["metadata"]["uid"]:
+            return
+        self.on_write("before")
+        self._drop(there)
+        self.on_write("after")
+
+    async def logs(self, namespace: str, pod: str, *, tail_lines: int | None = None) -> str:
+        """Read a pod's log."""
+        del namespace
+        lines = self.pod_logs.get(pod, "").splitlines(keepends=True)
+        return "".join(lines[-tail_lines:] if tail_lines else lines)
+
+    def put(self, body: Object) -> Object:
+        """Write an object as somebody else would: a person, or a controller of Kubernetes."""
+        key = _key(body)
+        self.objects[key] = copy.deepcopy(body)
+        self._stamp(self.objects[key])
+        return self.objects[key]
+
+    def _stamp(self, made: Object) -> None:
+        meta = made["metadata"]
+        self._made[_key(made)] += 1
+        meta.setdefault("uid", str(uuid5(NAMESPACE_OID, f"{_key(made)}/{self._made[_key(made)]}")))
+        meta.setdefault("creationTimestamp", format_time(self._now()))
+        meta.setdefault("generation", 1)
+
+    def _replace(self, there: Object, wanted: Object) -> None:
+        if wanted == there:
+            return
+        self.on_write("before")
+        if wanted.get("spec") != there.get("spec"):
+            wanted["metadata"]["generation"] = there["metadata"]["generation"] + 1
+        self.objects[_key(there)] = wanted
+        self.on_write("after")
+
+    def _drop(self, there: Object) -> None:
+        del self.objects[_key(there)]
+        uid = there["metadata"]["uid"]
+        for each in list(self.objects.values()):
+            if any(owner["uid"] == uid for owner in each["metadata"].get("ownerReferences") or ()):
+                self._drop(each)
+
+
+def _key(body: Object) -> Key:
+    return body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"]
+
+
+def _merged(old: Any, new: Any, *, nulls_delete: bool = False) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return copy.deepcopy(new)
+    merged = {**copy.deepcopy(old)}
+    for name, value in new.items():
+        if value is None and nulls_delete:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(old.get(name), value, nulls_delete=nulls_delete)
+    return merged

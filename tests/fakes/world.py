@@ -1,0 +1,231 @@
+"""A cluster in memory that lives: Jobs run to their end, CronJobs fire, and a bucket remembers what was committed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from avalanche_contract import names
+from avalanche_contract.base import format_time
+from avalanche_contract.log import write_line, write_pages
+from avalanche_contract.request import (
+    BackupRequest,
+    CatalogRequest,
+    ProbeRequest,
+    Request,
+    RestoreRequest,
+    parse_request,
+)
+from avalanche_contract.result import Entry, Plan, ProbeResult, Result, TargetPlan, dump_result
+from avalanche_operator.app import LOOKS
+from avalanche_operator.kube.queue import Key
+from avalanche_operator.settings import Settings, Surroundings
+from tests.fakes.gateway import FakeGateway
+
+Object = dict[str, Any]
+T = TypeVar("T")
+NAMESPACE = "edna"
+START = datetime(2026, 3, 1, 1, 59, tzinfo=UTC)
+CHECKSUM = "sha256:" + "a" * 64
+DIGEST = "sha256:" + "d" * 64
+ROUND_SECONDS = 10
+
+
+class World:
+    """The operator, an API server, and the controllers and pods of Kubernetes, on one clock."""
+
+    def __init__(self) -> None:
+        self.time = START
+        self.gateway = FakeGateway(lambda: self.time)
+        settings = Settings(backup_image="localhost/backup:1", cluster_uid="cluster")
+        self.around = Surroundings(self.gateway, settings, now=lambda: self.time)
+        self.bucket: dict[str, Entry] = {}
+        self.restored: list[str] = []
+        self.plan_changes_once = False
+        self.lose_results_of: set[str] = set()
+        """Verbs whose pods vanish after their work, before their result was seen."""
+
+    def person(self, kind: str, name: str, spec: Object) -> Object:
+        """Apply an object of ours, as a person does."""
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": kind,
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": spec,
+        }
+        return self.gateway.put(body)
+
+    def fire(self, policy: str, slot: datetime) -> None:
+        """Do what the CronJob controller does at a slot."""
+        cron = self.gateway.objects["CronJob", NAMESPACE, names.child_name(policy, "BackupPolicy", "backup")]
+        template = cron["spec"]["jobTemplate"]
+        owner = {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "name": cron["metadata"]["name"],
+            "uid": cron["metadata"]["uid"],
+            "controller": True,
+        }
+        name = names.job_of_slot(cron["metadata"]["name"], slot)
+        if ("Job", NAMESPACE, name) not in self.gateway.objects:
+            metadata = {
+                **template["metadata"],
+                "name": name,
+                "namespace": NAMESPACE,
+                "ownerReferences": [owner],
+            }
+            self.gateway.put(
+                {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
+            )
+
+    def look(self, kind: str, name: str) -> float | None:
+        """Have the operator look at one object."""
+        return finished(LOOKS[kind](Key(kind, NAMESPACE, name), self.around))
+
+    def run(self, rounds: int = 30, each_round: Callable[[], None] = lambda: None) -> None:
+        """Let everything happen; an exception of a look is what a restart leaves: nothing but the objects."""
+        for _ in range(rounds):
+            for kind, _, name in [key for key in sorted(self.gateway.objects) if key[0] in LOOKS]:
+                try:
+                    self.look(kind, name)
+                except Killed:
+                    continue
+            self.play()
+            each_round()
+            self.time += timedelta(seconds=ROUND_SECONDS)
+
+    def play(self) -> None:
+        """Run every Job that may run to its end."""
+        for key, job in list(self.gateway.objects.items()):
+            if key[0] == "Job" and not job["spec"].get("suspend") and not job.get("status"):
+                self._end(job)
+
+    def status(self, kind: str, name: str) -> Object:
+        """Give a status."""
+        found: Object = self.gateway.objects[kind, NAMESPACE, name].get("status") or {}
+        return found
+
+    def condition(self, kind: str, name: str, condition: str = "Ready") -> Object:
+        """Give one condition."""
+        return next(
+            (each for each in self.status(kind, name).get("conditions", ()) if each["type"] == condition), {}
+        )
+
+    def _end(self, job: Object) -> None:
+        environment = {
+            each["name"]: each.get("value", "")
+            for each in job["spec"]["template"]["spec"]["containers"][0]["env"]
+        }
+        text = environment[names.ENV_REQUEST].replace("$$", "$")
+        request = parse_request(text, environment[names.ENV_REQUEST_SHA256])
+        result, lines = self._work(request, job)
+        meta = job["metadata"]
+        moment = format_time(self.time)
+        failed = result.verdict not in ("Succeeded",)
+        job["status"] = {
+            "startTime": moment,
+            "conditions": [
+                {"type": "Failed" if failed else "Complete", "status": "True", "lastTransitionTime": moment}
+            ],
+        }
+        if request.verb in self.lose_results_of:
+            self.lose_results_of.discard(request.verb)
+            return
+        pod = f"{meta['name']}-pod"
+        self.gateway.pod_logs[pod] = "".join(f"{line}\n" for line in lines)
+        terminated = {"exitCode": int(failed), "message": dump_result(result)}
+        self.gateway.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": pod,
+                    "namespace": NAMESPACE,
+                    "labels": {"batch.kubernetes.io/job-name": meta["name"], **meta["labels"]},
+                    "ownerReferences": [
+                        {"kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}
+                    ],
+                },
+                "spec": {},
+                "status": {
+                    "phase": "Failed" if failed else "Succeeded",
+                    "containerStatuses": [{"name": names.CONTAINER, "state": {"terminated": terminated}}],
+                },
+            }
+        )
+
+    def _work(self, request: Request, job: Object) -> tuple[Result, list[str]]:
+        base = Result(
+            nonce=request.nonce, verb=request.verb, verdict="Succeeded", reason="Succeeded", message="done"
+        )
+        if isinstance(request, ProbeRequest):
+            return base.model_copy(update={"probe": ProbeResult(storage_id="store")}), []
+        if isinstance(request, BackupRequest):
+            return self._back_up(request, job, base)
+        if isinstance(request, CatalogRequest):
+            found = [
+                each for each in self.bucket.values() if request.run_identity in (None, each.run_identity)
+            ]
+            return base, list(write_pages(request.nonce, found))
+        assert isinstance(request, RestoreRequest)
+        return self._restore(request, base)
+
+    def _back_up(self, request: BackupRequest, job: Object, base: Result) -> tuple[Result, list[str]]:
+        if request.run.backup_uid is not None:
+            identity, moment = f"manual/{request.run.backup_uid}", request.run.created_time or self.time
+        else:
+            slot = names.slot_of_job(job["metadata"]["name"], request.run.cron_job or "")
+            assert slot is not None
+            identity, moment = f"scheduled/{request.writer.policy_uid}/{int(slot.timestamp()) // 60}", slot
+        entry = self.bucket.setdefault(
+            identity,
+            Entry(
+                backup_id=names.backup_id(request.backup_type, moment), backup_type=request.backup_type, run_identity=identity,
+                start_time=self.time, completion_time=self.time, snapshot_time=self.time, size_bytes=10, source_bytes=20,
+                checksum=CHECKSUM, status="Succeeded", verified_time=self.time, verification="Verified",
+            ),
+        )  # fmt: skip
+        told = {name: getattr(entry, name) for name in ("backup_id", "run_identity", "start_time", "completion_time",
+                "snapshot_time", "size_bytes", "source_bytes", "checksum", "verified_time")}  # fmt: skip
+        return base.model_copy(update=told), list(write_pages(request.nonce, [entry]))
+
+    def _restore(self, request: RestoreRequest, base: Result) -> tuple[Result, list[str]]:
+        target = TargetPlan(
+            artifact="db",
+            kind="postgresql",
+            target="postgresql://h/db",
+            state="HoldsData",
+            found="1 table",
+            size_bytes=1,
+            source_bytes=1,
+            action="replaced",
+        )
+        digest = DIGEST if not self.plan_changes_once else "sha256:" + "e" * 64
+        plan = Plan(
+            digest=digest, backup_id=request.backup.backup_id, backup_type=request.backup.backup_type, checksum=CHECKSUM, storage="s3",
+            snapshot_time=self.time, targets=(target,), needs_approval=True,
+        )  # fmt: skip
+        lines = [write_line(request.nonce, "plan", plan), write_line(request.nonce, "end", {"count": 1})]
+        if request.mode == "Plan":
+            return base.model_copy(update={"plan_digest": digest}), lines
+        if request.approved_plan != digest:
+            return base.model_copy(
+                update={"verdict": "Refused", "reason": "PlanChanged", "message": "the target has changed"}
+            ), lines
+        self.restored.append(request.request_uid)
+        return base, []
+
+
+def finished(work: Awaitable[T]) -> T:
+    """Run what never has to wait: the gateway in memory answers at once, and an event loop would cost more."""
+    try:
+        next(work.__await__())
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    raise AssertionError("something waited")
+
+
+class Killed(Exception):
+    """The operator's process ends here."""

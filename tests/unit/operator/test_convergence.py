@@ -1,0 +1,197 @@
+"""The whole operator against a cluster in memory: killed at every write, it ends where it would have ended."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.fakes.world import NAMESPACE, Killed, World
+from tests.unit.operator.objects import DATABASE, S3_SPEC, policy_spec
+
+Object = dict[str, Any]
+SLOT = datetime(2026, 3, 1, 2, tzinfo=UTC)
+
+
+def _begin() -> World:
+    world = World()
+    world.person("BackupStorage", "s3", S3_SPEC)
+    world.person("BackupPolicy", "nightly", policy_spec(DATABASE))
+    return world
+
+
+def _play(world: World, rounds: int = 14) -> None:
+    """A slot comes, somebody asks for a backup, and restores it once its plan can be read."""
+    fired = asked = False
+
+    def each_round() -> None:
+        nonlocal fired, asked
+        cron_job = [key for key in world.gateway.objects if key[0] == "CronJob"]
+        if cron_job and not fired:
+            world.fire("nightly", SLOT)
+            world.person("Backup", "by-hand", {"policyRef": {"name": "nightly"}, "origin": "Manual"})
+            fired = True
+        backup = world.gateway.objects.get(("Backup", NAMESPACE, "by-hand"))
+        if not asked and backup and (backup.get("status") or {}).get("phase") == "Succeeded":
+            world.person("RestoreRequest", "back", {"backupRef": {"name": "by-hand"}})
+            asked = True
+        _approve(world)
+
+    world.run(rounds, each_round)
+
+
+def _approve(world: World) -> None:
+    request = world.gateway.objects.get(("RestoreRequest", NAMESPACE, "back"))
+    if request and (request.get("status") or {}).get("phase") == "AwaitingApproval":
+        digest = request["status"]["plan"]["digest"]
+        if request["spec"].get("approvedPlan") != digest:
+            request["spec"] = {**request["spec"], "approvedPlan": digest}
+            request["metadata"]["generation"] += 1
+
+
+def _came_to(world: World) -> Object:
+    """Say what a person, a bucket and a database would show."""
+    objects = world.gateway.objects
+    return {
+        "phases": {key[1:]: (each.get("status") or {}).get("phase") for key, each in objects.items() if key[0] in ("Backup", "RestoreRequest")},
+        "ready": {key[0]: world.condition(key[0], key[2])["status"] for key in objects if key[0] in ("BackupStorage", "BackupPolicy")},
+        "identities": sorted(each["status"].get("runIdentity", "") for key, each in objects.items() if key[0] == "Backup"),
+        "jobs": sorted(
+            each["metadata"]["name"]
+            for each in world.gateway.created
+            if each["kind"] == "Job" and each["metadata"]["labels"]["avalanche.io/verb"] != "probe"
+        ),
+        "bucket": sorted(world.bucket),
+        "restored": world.restored,
+    }  # fmt: skip
+
+
+def _undisturbed() -> tuple[Object, int]:
+    world, writes = _begin(), 0
+
+    def count(moment: str) -> None:
+        nonlocal writes
+        writes += moment == "before"
+
+    world.gateway.on_write = count
+    _play(world)
+    return _came_to(world), writes
+
+
+EXPECTED, WRITES = _undisturbed()
+
+
+def test_undisturbed_everything_succeeds() -> None:
+    assert set(EXPECTED["phases"].values()) == {"Succeeded"} and len(EXPECTED["phases"]) == 3
+    assert set(EXPECTED["ready"].values()) == {"True"} and len(EXPECTED["bucket"]) == 2
+    assert len(EXPECTED["restored"]) == 1 and WRITES > 20
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, WRITES + 1))
+def test_killed_at_any_write_it_ends_as_undisturbed(number: int, moment: str) -> None:
+    world, writes = _begin(), 0
+
+    def kill(now: str) -> None:
+        nonlocal writes
+        writes += now == moment
+        if writes == number and now == moment:
+            raise Killed
+
+    world.gateway.on_write = kill
+    _play(world, rounds=20)
+    assert writes >= number
+    assert _came_to(world) == EXPECTED
+
+
+def test_a_run_while_the_operator_was_away_appears_when_it_returns() -> None:
+    world = _begin()
+    world.run(5)
+    world.fire("nightly", SLOT)
+    world.play()
+    assert not [key for key in world.gateway.objects if key[0] == "Backup"]
+    world.run(3)
+    assert world.status("Backup", "nightly-20260301020000")["phase"] == "Succeeded"
+
+
+def test_a_lost_result_of_a_committed_backup_is_found_in_storage() -> None:
+    world = _begin()
+    world.run(5)
+    world.lose_results_of.add("backup")
+    world.person("Backup", "by-hand", {"policyRef": {"name": "nightly"}, "origin": "Manual"})
+    world.run(8)
+    assert world.status("Backup", "by-hand")["phase"] == "Succeeded" and len(world.bucket) == 1
+
+
+def test_a_lost_result_of_a_restore_is_a_failure_and_never_a_second_restore() -> None:
+    world = _begin()
+    world.run(5)
+    world.person("Backup", "by-hand", {"policyRef": {"name": "nightly"}, "origin": "Manual"})
+    world.run(5)
+    world.person("RestoreRequest", "back", {"backupRef": {"name": "by-hand"}})
+    world.run(3)
+    world.lose_results_of.add("restore")
+    world.run(10, lambda: _approve(world))
+    assert world.status("RestoreRequest", "back")["phase"] == "Failed" and len(world.restored) == 1
+
+
+def test_a_plan_that_no_longer_fits_asks_again() -> None:
+    world = _begin()
+    world.run(5)
+    world.person("Backup", "by-hand", {"policyRef": {"name": "nightly"}, "origin": "Manual"})
+    world.run(5)
+    world.person("RestoreRequest", "back", {"backupRef": {"name": "by-hand"}})
+    world.run(3)
+    first = world.status("RestoreRequest", "back")["plan"]["digest"]
+    _approve(world)
+    world.plan_changes_once = True
+    world.run(4)
+    status = world.status("RestoreRequest", "back")
+    assert (
+        status["phase"] == "AwaitingApproval" and status["plan"]["digest"] != first and world.restored == []
+    )
+    world.run(5, lambda: _approve(world))
+    assert world.status("RestoreRequest", "back")["phase"] == "Succeeded" and len(world.restored) == 1
+
+
+def test_drift_in_a_cron_job_is_set_back() -> None:
+    world = _begin()
+    world.run(5)
+    cron_job = next(each for key, each in world.gateway.objects.items() if key[0] == "CronJob")
+    cron_job["spec"]["schedule"] = "* * * * *"
+    world.run(1)
+    assert (
+        next(each for key, each in world.gateway.objects.items() if key[0] == "CronJob")["spec"]["schedule"]
+        == "0 2 * * *"
+    )
+
+
+def test_a_policy_without_its_storage_says_so_and_recovers() -> None:
+    world = World()
+    world.person("BackupPolicy", "nightly", policy_spec(DATABASE))
+    world.run(2)
+    assert world.condition("BackupPolicy", "nightly")["reason"] == "StorageNotFound"
+    world.person("BackupStorage", "s3", S3_SPEC)
+    world.run(6)
+    assert world.condition("BackupPolicy", "nightly")["status"] == "True"
+
+
+def test_a_foreign_cron_job_of_our_name_is_not_taken_over() -> None:
+    world = _begin()
+    world.run(5)
+    key = next(key for key in world.gateway.objects if key[0] == "CronJob")
+    world.gateway.objects[key]["metadata"]["ownerReferences"] = []
+    world.run(1)
+    assert world.condition("BackupPolicy", "nightly")["reason"] == "NameTaken"
+
+
+def test_a_second_look_changes_nothing() -> None:
+    world = _begin()
+    _play(world)
+    writes: list[str] = []
+    world.gateway.on_write = writes.append
+    world.look("Backup", "by-hand")
+    world.look("RestoreRequest", "back")
+    world.look("BackupStorage", "s3")
+    assert writes == []
