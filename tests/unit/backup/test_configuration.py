@@ -1,0 +1,144 @@
+"""The configuration of the command line: each key obeyed or refused, and the environment wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avalanche_backup.cli.configuration import Configuration, parse
+from avalanche_backup.cli.environment import load_dotenv
+from avalanche_backup.errors import Failure, UsageInvalid
+from avalanche_contract.request import (
+    DirectoryStorage,
+    FilesSource,
+    PostgresqlSource,
+    S3Storage,
+    SqliteSource,
+)
+
+SINGLE_LINE = st.characters(exclude_characters="\r\n'\x85\u2028\u2029\x0b\x0c\x1c\x1d\x1e", codec="utf-8")
+DATABASE = {"DB_NAME": "edna", "DB_USER": "avalanche"}
+
+
+def _read(environment: dict[str, str] | None = None, **section: Any) -> Configuration:
+    return Configuration(parse({"backup": section}), environment or {})
+
+
+@pytest.mark.parametrize("empty", [None, {}, {"backup": {}}])
+def test_without_a_file_the_defaults_hold(empty: Any) -> None:
+    configuration = Configuration(parse(empty), {})
+    storage, files = configuration.place.storage, configuration.source("files")
+    assert isinstance(storage, DirectoryStorage) and storage.root == "data/backups"
+    assert isinstance(files, FilesSource)
+    assert files.paths == ("data/datasets", "data/reference", "data/results", "config")
+    assert configuration.compression.algorithm == "Gzip"
+
+
+@pytest.mark.parametrize(
+    ("value", "algorithm", "level"),
+    [
+        (True, "Gzip", None),
+        (False, "None", None),
+        ({"algorithm": "zstd", "level": 9}, "Zstd", 9),
+        ({"level": 1}, "Gzip", 1),
+    ],
+)
+def test_compression_is_a_switch_or_a_choice(value: Any, algorithm: str, level: int | None) -> None:
+    chosen = _read(compression=value).compression
+    assert (chosen.algorithm, chosen.level) == (algorithm, level)
+
+
+@pytest.mark.parametrize(("document", "sentence"), [
+    ({"backups": {}}, "unknown key backups; did you mean backup?"),
+    ({"backup": {"file": {}}}, "unknown key backup.file; did you mean backup.files?"),
+    ({"backup": {"retention": {"dayly": 1}}}, "did you mean backup.retention.daily?"),
+    ({"backup": {"cloud": {"s3": {"secret_key": "x"}}}}, "unknown key backup.cloud.s3.secret_key"),
+    ({"backup": {"retention": {"daily": -1}}}, "backup.retention.daily: input should be greater"),
+    ({"backup": {"compression": {"algorithm": "lzma"}}}, "backup.compression.algorithm"),
+    ({"backup": {"cloud": {"provider": "ftp"}}}, "backup.cloud.provider"),
+    (["backup"], "is no mapping"),
+])  # fmt: skip
+def test_what_is_wrong_is_named(document: Any, sentence: str) -> None:
+    with pytest.raises(UsageInvalid) as raised:
+        parse(document)
+    assert sentence in raised.value.message
+
+
+@pytest.mark.parametrize(("value", "cloud"), [("true", True), ("YES", True), ("0", False), ("", False)])
+def test_the_environment_switches_the_cloud_over_the_file(value: str, cloud: bool) -> None:
+    storage = _read({"BACKUP_CLOUD_ENABLED": value}, cloud={"enabled": not cloud}).place.storage
+    assert isinstance(storage, S3Storage) is cloud
+
+
+def test_a_bucket_takes_its_keys_from_the_environment_by_name_and_never_by_value() -> None:
+    environment = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "canary"}
+    storage = _read(environment, cloud={"enabled": True, "s3": {"bucket": "b", "prefix": "p"}}).place.storage
+    assert isinstance(storage, S3Storage) and storage.prefix == "p/"
+    assert (
+        storage.secret_access_key is not None
+        and storage.secret_access_key.environment == "AWS_SECRET_ACCESS_KEY"
+    )
+    assert "canary" not in storage.model_dump_json()
+
+
+def test_the_environment_names_the_database() -> None:
+    source = _read({**DATABASE, "DB_HOST": "db", "DB_PORT": "5433", "DB_PASSWORD": "canary"}).source(
+        "database"
+    )
+    assert isinstance(source, PostgresqlSource)
+    assert (source.host, source.port, source.database, source.username) == ("db", 5433, "edna", "avalanche")
+    assert "canary" not in source.model_dump_json()
+    lite = _read({"DB_TYPE": "sqlite", "DB_PATH": "app.sqlite"}).source("database")
+    assert isinstance(lite, SqliteSource) and lite.path == "app.sqlite"
+
+
+@pytest.mark.parametrize(("environment", "name"), [
+    ({}, "DB_NAME"),
+    ({"DB_NAME": "edna"}, "DB_USER"),
+    ({"DB_TYPE": "sqlite"}, "DB_PATH"),
+    ({"DB_TYPE": "oracle"}, "DB_TYPE"),
+    ({**DATABASE, "DB_PORT": "70000"}, "DB_PORT"),
+])  # fmt: skip
+def test_a_variable_that_is_missing_or_wrong_is_named(environment: dict[str, str], name: str) -> None:
+    with pytest.raises(Failure, match=name):
+        _read(environment).source("database")
+
+
+def test_a_full_backup_has_both_sources() -> None:
+    assert [each.name for each in _read(DATABASE).sources("full")] == ["database", "files"]
+
+
+def test_a_dotenv_file_gives_what_the_environment_does_not(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        '# comment\n\nexport DB_HOST=db   # a comment\nDB_NAME = \'a # b\'\nDB_PASSWORD="quoted \\"word\\""\nDB_USER=from-file\n'
+    )
+    environment = {"DB_USER": "from-environment"}
+    load_dotenv(tmp_path / ".env", environment)
+    assert environment == {
+        "DB_USER": "from-environment",
+        "DB_HOST": "db",
+        "DB_NAME": "a # b",
+        "DB_PASSWORD": 'quoted "word"',
+    }
+
+
+def test_a_line_of_dotenv_that_says_nothing_is_named_without_its_text(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DB_HOST=db\nhunter2 is the password\n")
+    with pytest.raises(UsageInvalid, match="line 2: write NAME=value") as raised:
+        load_dotenv(tmp_path / ".env", {})
+    assert "hunter2" not in raised.value.message
+
+
+@given(st.text(SINGLE_LINE))
+def test_a_single_quoted_value_is_taken_as_it_is(value: str) -> None:
+    class Lines:
+        def read_text(self) -> str:
+            return f"NAME='{value}'\n"
+
+    environment: dict[str, str] = {}
+    load_dotenv(Lines(), environment)  # type: ignore[arg-type] # a file of one line
+    assert environment == {"NAME": value}

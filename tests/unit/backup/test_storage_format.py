@@ -1,0 +1,144 @@
+"""Names and documents in storage: what was written years ago is still read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avalanche_backup import layout, locks
+from avalanche_backup.errors import RestoreRefused, TargetLocked
+from avalanche_backup.locks import KeptLocks, read_lock, refuse_if_locked, take_lock
+from avalanche_backup.metadata import (
+    ArtifactMetadata,
+    MetadataInvalid,
+    combined_checksum,
+    read_metadata,
+    write_metadata,
+)
+from avalanche_backup.storage.directory import DirectoryStore
+from avalanche_contract.names import BACKUP_TYPES, backup_id
+from avalanche_contract.request import DirectoryStorage
+
+GOLDEN = Path(__file__).parent / "golden" / "metadata-1.0.json"
+MOMENT = datetime(2026, 3, 1, 2, tzinfo=UTC)
+PREFIXES = st.sampled_from(["", "edna/nightly/", "a/b/c/"])
+MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2099, 1, 1), timezones=st.just(UTC))
+
+
+def _golden(**changes: Any) -> bytes:
+    return json.dumps(json.loads(GOLDEN.read_text()) | changes).encode()
+
+
+@given(PREFIXES, st.sampled_from(BACKUP_TYPES), MOMENTS)
+def test_the_name_of_metadata_reads_back(prefix: str, backup_type: Any, moment: datetime) -> None:
+    wanted = backup_id(backup_type, moment)
+    key = layout.metadata_key(prefix, wanted)
+    assert layout.split_metadata_key(key) == (prefix, wanted)
+    for other in (
+        layout.hold_key(prefix, wanted),
+        layout.verification_key(prefix, wanted),
+        f"{prefix}{layout.LOCK_FILE}",
+    ):
+        assert layout.split_metadata_key(other) is None
+
+
+@pytest.mark.parametrize("key", [
+    "database/files_20260101_000000_metadata.json",
+    "database/database_20261301_000000_metadata.json",
+    "database/database_20260101_000000_metadata.json.part",
+    "other/database_20260101_000000_metadata.json",
+])  # fmt: skip
+def test_what_only_looks_like_metadata_is_passed_over(key: str) -> None:
+    assert layout.split_metadata_key(key) is None
+
+
+def test_metadata_of_the_first_release_is_read_and_written_back_the_same() -> None:
+    metadata = read_metadata(GOLDEN.read_bytes())
+    assert json.loads(write_metadata(metadata)) == json.loads(GOLDEN.read_text())
+
+
+def test_a_field_of_a_later_minor_version_is_passed_over() -> None:
+    assert read_metadata(_golden(format_version="1.7", invented_later=True)).backup_id
+
+
+@pytest.mark.parametrize("version", ["2.0", "", "10.0"])
+def test_a_later_major_version_is_refused(version: str) -> None:
+    with pytest.raises(MetadataInvalid, match=r"this release reads 1\.0"):
+        read_metadata(_golden(format_version=version))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{", b"\xff\xfe", _golden(backup_type="mystery"), _golden(artifacts=7)]
+)
+def test_damaged_metadata_is_refused(data: bytes) -> None:
+    with pytest.raises(MetadataInvalid):
+        read_metadata(data)
+
+
+def test_the_checksum_is_what_a_person_finds_with_sha256sum() -> None:
+    artifacts = [
+        ArtifactMetadata(
+            source=name,
+            kind="files",
+            file=f"{name}.tar",
+            compression="None",
+            size_bytes=1,
+            sha256=digest * 64,
+            source_bytes=1,
+            source_sha256=digest * 64,
+        )
+        for name, digest in (("b", "1"), ("a", "2"))
+    ]
+    listed = f"{'1' * 64}  b.tar\n{'2' * 64}  a.tar\n"  # sha256sum b.tar a.tar | sort | sha256sum
+    assert combined_checksum(artifacts) == f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
+    assert combined_checksum(artifacts[:1]) == f"sha256:{'1' * 64}"
+
+
+def test_a_lock_stops_backups_until_it_expires(tmp_path: Path) -> None:
+    store = DirectoryStore(DirectoryStorage(name="disk", root=str(tmp_path)))
+    assert take_lock(store, "p/", "first", MOMENT) is None
+    with pytest.raises(TargetLocked, match="restored by first"):
+        refuse_if_locked(store, "p/", MOMENT)
+    refuse_if_locked(store, "p/", MOMENT.replace(minute=5))
+
+
+def test_a_lock_that_somebody_renews_is_not_taken(tmp_path: Path) -> None:
+    store = DirectoryStore(DirectoryStorage(name="disk", root=str(tmp_path)))
+    take_lock(store, "p/", "first", MOMENT)
+    standing = take_lock(store, "p/", "second", MOMENT)
+    assert standing is not None and standing.holder == "first"
+    assert take_lock(store, "p/", "second", MOMENT.replace(minute=5)) is None
+
+
+class Renewed(DirectoryStore):
+    """A place with the lock of a restore that is alive: whoever looks finds it renewed."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(DirectoryStorage(name="disk", root=str(root)))
+        self._looks = 0
+
+    @contextmanager
+    def read(self, key: str) -> Iterator[Iterator[bytes]]:
+        del key
+        self._looks += 1
+        document = {"holder": "alive", "expires": f"2099-01-01T00:00:{self._looks:02d}Z"}
+        yield iter([json.dumps(document).encode()])
+
+
+def test_locks_that_were_taken_are_let_go_of_where_a_later_one_is_not_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0)
+    store = DirectoryStore(DirectoryStorage(name="disk", root=str(tmp_path)))
+    with pytest.raises(RestoreRefused, match="alive works on this target"):
+        KeptLocks([(store, "a/"), (Renewed(tmp_path), "b/")], "me", lambda: MOMENT).__enter__()
+    assert read_lock(store, "a/") is None
