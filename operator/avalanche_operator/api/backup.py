@@ -41,7 +41,7 @@ class BackupSpec(ApiModel):
     )
 
     policy_ref: LocalReference
-    origin: Literal["Manual", "Scheduled", "Discovered"] = "Manual"
+    origin: Literal["Manual", "Scheduled"] = "Manual"
     job: ScheduledJob | None = None
     run_identity: Annotated[str, Field(max_length=256)] | None = None
 

@@ -47,7 +47,6 @@ STORAGE = Kind(
     columns=(
         _column("Ready", _condition("Ready")),
         _column("Reason", _condition("Ready", "reason")),
-        _column("Backups", ".status.backupCount", kind="integer"),
         _column("Bucket", ".spec.s3.bucket", wide=True),
         _column("Claim", ".spec.claim.name", wide=True),
         _column("Message", _condition("Ready", "message"), wide=True),

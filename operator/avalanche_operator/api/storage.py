@@ -11,7 +11,6 @@ from avalanche_operator.api.common import (
     Conditions,
     KeyReference,
     LocalReference,
-    Moment,
     Name,
     ProbeStatus,
     RelativePath,
@@ -83,6 +82,3 @@ class BackupStorageStatus(ApiModel):
     conditions: Conditions = ()
     storage_id: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="storageID")
     probe: ProbeStatus | None = None
-    last_sync_time: Moment | None = None
-    backup_count: Annotated[int, Field(ge=0)] | None = None
-    size_bytes: Annotated[int, Field(ge=0)] | None = None

@@ -66,8 +66,6 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     if status.phase in TERMINAL:
         await _let_go(watched)
         return None
-    if watched.spec.origin == "Discovered":
-        return None  # the storage that discovered it writes its status
     after = await _look(watched)
     await _write(watched, after)
     return 0.0 if after.phase in TERMINAL else AGAIN_SECONDS

@@ -1,11 +1,11 @@
-"""The Jobs of a storage: probe, and catalog. Pure."""
+"""The Job that probes a storage. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from avalanche_contract import names
-from avalanche_contract.request import CatalogRequest, ProbeRequest
+from avalanche_contract.request import ProbeRequest
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, fingerprint, nonce_of
 from avalanche_operator.jobs.mounts import storage_part
@@ -13,7 +13,6 @@ from avalanche_operator.jobs.probing import DEADLINE_SECONDS
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
-CATALOG_SECONDS = 1800
 
 
 def probe_request(found: Object, spec: BackupStorageSpec, settings: Settings) -> ProbeRequest:
@@ -45,29 +44,4 @@ def probe_name(found: Object, request: ProbeRequest, number: int) -> str:
     meta = found["metadata"]
     return names.child_name(
         meta["name"], found["kind"], meta["uid"], "probe", fingerprint(request), str(number)
-    )
-
-
-def catalog_job(
-    found: Object,
-    spec: BackupStorageSpec,
-    settings: Settings,
-    *,
-    number: int,
-    after: str,
-    placement: Placement,
-) -> JobPlan:
-    """Give the Job that reads one page of what lies beneath this namespace's folders."""
-    meta = found["metadata"]
-    storage, mounts = storage_part(meta["name"], spec)
-    request = CatalogRequest(nonce=nonce_of(meta["uid"], settings.cluster_uid), storage=storage, after=after)
-    return JobPlan(
-        name=names.child_name(meta["name"], found["kind"], meta["uid"], "catalog", str(number), after),
-        owner=found,
-        request=request,
-        mounts=mounts,
-        image=settings.backup_image,
-        placement=placement,
-        deadline_seconds=CATALOG_SECONDS,
-        backoff_limit=2,
     )
