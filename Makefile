@@ -76,8 +76,9 @@ image-contexts: $(READY) ## lay what `docker build` needs into build/images/
 	@$(PYTHON) -m tests.cluster image-contexts
 
 .PHONY: crds
-crds: $(READY) ## generate crds/, and the chart's copy, from the models
+crds: $(READY) ## generate crds/, the chart's copy and docs/api.md from the models
 	@$(PYTHON) -m avalanche_operator.api.generate crds charts/avalanche-backup/files/crds
+	@$(PYTHON) -m avalanche_operator.api.reference docs/api.md
 
 .PHONY: lock
 lock: ## lock the requirements anew (needs uv)

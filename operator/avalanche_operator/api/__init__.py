@@ -1,1 +1,1 @@
-"""The four kinds as typed values, and the CRDs generated from them. May import the contract and pydantic, nothing else."""
+"""The four kinds as typed values, and the CRDs and their reference generated from them. May import the contract and pydantic, nothing else."""

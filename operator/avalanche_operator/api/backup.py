@@ -27,7 +27,9 @@ class ScheduledJob(ApiModel):
     """The Job that a CronJob created for this run."""
 
     name: Name
+    """The Job's name."""
     uid: Annotated[str, Field(min_length=1, max_length=64)]
+    """The Job's UID: another Job of this name is another run."""
 
 
 class BackupSpec(ApiModel):
@@ -41,73 +43,116 @@ class BackupSpec(ApiModel):
     )
 
     policy_ref: LocalReference
+    """The BackupPolicy that is run, in the same namespace."""
     origin: Literal["Manual", "Scheduled"] = "Manual"
+    """Who asked for the run. People leave it out: `Manual`."""
     job: ScheduledJob | None = None
+    """The Job of a scheduled run. Written by the operator."""
     run_identity: Annotated[str, Field(max_length=256)] | None = None
+    """What makes attempts of the same run one backup. Written by the operator."""
 
 
 class Progress(ApiModel):
     """How far a run is; ``totalBytes`` is an estimate."""
 
     done_bytes: Bytes = 0
+    """Bytes of the source that were read."""
     total_bytes: Bytes | None = None
+    """How many there are, estimated."""
 
 
 class Copy(ApiModel):
     """One place where the backup lies."""
 
     storage: Name
+    """The BackupStorage."""
     location: Text
+    """Where its metadata lies, with bucket or path."""
     checksum: Checksum
+    """SHA-256 of the stored bytes."""
     verified_time: Moment | None = None
+    """When they were last read back and found whole."""
 
 
 class BackupArtifact(ApiModel):
     """One stored object of the backup."""
 
     source: Annotated[str, Field(max_length=30)]
+    """The source's name."""
     kind: Annotated[str, Field(max_length=16)]
+    """`postgresql`, `sqlite` or `files`."""
     object: Text
+    """The object's key beneath the storage's root."""
     size_bytes: Bytes
+    """Stored bytes."""
     checksum: Checksum
+    """SHA-256 of the stored bytes."""
     source_bytes: Bytes
+    """Bytes before compression."""
     source_checksum: Checksum
+    """SHA-256 of the bytes before compression."""
     entries: Bytes | None = None
+    """How many files and folders it holds."""
 
 
 class Verification(ApiModel):
     """The last verdict on the stored bytes."""
 
     status: Literal["Verified", "NotVerified", "VerificationFailed"] = "NotVerified"
+    """`Verified`: every byte was read back, decoded and compared."""
     last_verified_time: Moment | None = None
+    """When that was."""
 
 
 class BackupStatus(ApiModel):
     """What became of the run."""
 
     observed_generation: int = 0
+    """The generation of the spec that this status is about."""
     phase: Phase | None = None
+    """Only `Succeeded` is a backup that was written, read back and found whole."""
     conditions: Conditions = ()
+    """`Ready` is True exactly when the phase is `Succeeded`."""
     job: Name | None = None
+    """The Job of a manual run."""
     backup_id: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="backupID")
+    """The backup's name in storage: type, day and second in UTC."""
     run_identity: Annotated[str, Field(max_length=256)] | None = None
+    """Which run wrote it, as the metadata says."""
     type: Literal["database", "files", "full"] | None = None
+    """`database`, `files`, or `full` for both."""
     start_time: Moment | None = None
+    """When the run began."""
     completion_time: Moment | None = None
+    """When the backup was committed, or the run ended."""
     snapshot_time: Moment | None = None
+    """The moment of the data: of the earliest of its sources."""
     duration_seconds: Annotated[int, Field(ge=0)] | None = None
+    """From start to end."""
     progress: Progress | None = None
+    """How far the run is."""
     size_bytes: Bytes | None = None
+    """Stored bytes, indexes aside."""
     size: Annotated[str, Field(max_length=16)] | None = Field(
         default=None, description="sizeBytes, for people."
     )
     source_bytes: Bytes | None = None
+    """Bytes before compression."""
     checksum: Checksum | None = None
+    """SHA-256 of the stored object; of the sorted sha256sum list where there are several."""
     storage: Name | None = None
+    """The BackupStorage that it was written to."""
     prefix: Annotated[str, Field(max_length=512)] | None = None
+    """Its policy's folder beneath the storage's root."""
     copies: Annotated[tuple[Copy, ...], Field(max_length=8)] = ()
+    """Where it lies."""
     artifacts: Annotated[tuple[BackupArtifact, ...], Field(max_length=16)] = ()
+    """What it consists of; left out where the run's log was gone before it was read."""
     warnings: Annotated[tuple[Text, ...], Field(max_length=10)] = ()
+    """What a person should know, and what did not stop the run."""
     verification: Verification | None = None
+    """The last verdict on the stored bytes."""
     failure_reason: Annotated[str, Field(max_length=128)] | None = None
+    """Why there is no good backup, in one CamelCase word for programs."""
     message: Annotated[str, Field(max_length=4096)] | None = None
+    """What happened, in a sentence for people."""

@@ -40,8 +40,9 @@ class ApiModel(BaseModel):
     """A part of an object: frozen; what this release does not know is somebody else's."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
-    )
+        frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True,
+        use_attribute_docstrings=True,
+    )  # fmt: skip
 
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
@@ -67,30 +68,40 @@ class LocalReference(ApiModel):
     """The name of an object in the same namespace."""
 
     name: Name
+    """The name of the object, in the same namespace."""
 
 
 class KeyReference(ApiModel):
     """One key of a Secret in the same namespace."""
 
     name: Name
+    """The name of the Secret, in the same namespace."""
     key: Annotated[str, Field(min_length=1, max_length=253)] = "ca.crt"
+    """The key in the Secret."""
 
 
 class ClaimReference(ApiModel):
     """A PersistentVolumeClaim in the same namespace."""
 
     name: Name
+    """The name of the PersistentVolumeClaim, in the same namespace."""
 
 
 class Condition(ApiModel):
     """One condition, as the Kubernetes API conventions have it."""
 
     type: Annotated[str, Field(max_length=316)]
+    """Which condition this is."""
     status: Literal["True", "False", "Unknown"]
+    """True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=128)]
+    """Why, in one CamelCase word for programs."""
     message: Annotated[str, Field(max_length=32768)] = ""
+    """Why, in a sentence for people."""
     observed_generation: Annotated[int, Field(ge=0)] = 0
+    """The generation of the object that this was said of."""
     last_transition_time: Moment
+    """When the status last changed."""
 
 
 Conditions = Annotated[
@@ -106,6 +117,9 @@ class ProbeStatus(ApiModel):
     """The last probe that was recorded: a Job that looked whether everything is usable."""
 
     number: Annotated[int, Field(ge=0)] = 0
+    """How many probes there were; it is part of the Job's name."""
     fingerprint: Annotated[str, Field(max_length=64)] = ""
+    """What was asked: another one means that the answer is out of date."""
     failures: Annotated[int, Field(ge=0, description="Probes since the last good one.")] = 0
     last_time: Moment | None = None
+    """When its answer was recorded."""

@@ -28,44 +28,62 @@ class DatabaseCredentials(ApiModel):
     """A Secret with the user and the password of a database."""
 
     name: Name
+    """The name of the Secret, in the same namespace."""
     username_key: Annotated[str, Field(min_length=1, max_length=253)] = "username"
+    """The key with the user's name."""
     password_key: Annotated[str, Field(min_length=1, max_length=253)] = "password"  # noqa: S105 - a key's name
+    """The key with the password."""
 
 
 class Postgresql(ApiModel):
     """One PostgreSQL database."""
 
     host: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._:-]+$")]
+    """The server's name or address."""
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    """The server's port."""
     database: Annotated[str, Field(min_length=1, max_length=63)]
+    """The database's name."""
     credentials_secret_ref: DatabaseCredentials
+    """The Secret with user and password."""
     ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    """As libpq's `sslmode`; `verify-full` wants `caSecretRef`."""
     ca_secret_ref: KeyReference | None = None
+    """The certificate authority of the server, as PEM."""
     format: Literal["Plain", "Custom"] = "Plain"
+    """`Plain` is SQL that psql reads; `Custom` is the archive of pg_restore."""
     schemas: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=64)
     ] = ()
+    """Only these schemas; left out, all of them and the large objects."""
     exclude_tables: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=64)
     ] = ()
+    """Tables whose data and definition are left out, as patterns of pg_dump."""
 
 
 class Sqlite(ApiModel):
     """One SQLite database on a claim. The claim is mounted read-write: a database in WAL mode needs it."""
 
     claim: ClaimReference
+    """The claim that the file lies on."""
     path: RelativePath
+    """The database file, relative to the claim's root."""
 
 
 class Files(ApiModel):
     """Folders and files of a claim."""
 
     claim: ClaimReference
+    """The claim that the files lie on."""
     paths: Annotated[tuple[RelativePath, ...], Field(min_length=1, max_length=32)] = (".",)
+    """Folders and files, relative to the claim's root. Each must be there."""
     exclude: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=64)
     ] = ()
+    """Patterns of names (`*.tmp`) or of paths (`cache/*`) that are left out."""
     one_file_system: bool = False
+    """Do not follow into other file systems that are mounted beneath."""
 
 
 class PolicySource(ApiModel):
@@ -81,22 +99,29 @@ class PolicySource(ApiModel):
     )
 
     name: SourceName
+    """The name of this source in the backup; a restore may choose by it."""
     postgresql: Postgresql | None = None
+    """A PostgreSQL database."""
     sqlite: Sqlite | None = None
+    """A SQLite database file on a claim."""
     files: Files | None = None
+    """Folders and files of a claim."""
 
 
 class Destination(ApiModel):
     """Where a copy goes."""
 
     storage_ref: LocalReference
+    """The BackupStorage, in the same namespace."""
 
 
 class PolicyCompression(ApiModel):
     """How artifacts are compressed."""
 
     algorithm: Literal["Gzip", "Zstd", "None"] = "Gzip"
+    """Files are read by `gzip`, by `zstd`, or as they are."""
     level: Annotated[int, Field(ge=1, le=19)] | None = None
+    """1 is fast, 9 (gzip) or 19 (zstd) is small; left out, a fast default."""
 
 
 def _free_form(description: str) -> dict[str, Any]:
@@ -117,6 +142,7 @@ class PodTemplate(ApiModel):
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = (
         None
     )
+    """Labels that the node must have."""
     tolerations: Annotated[
         tuple[dict[str, Any], ...],
         Field(
@@ -124,14 +150,18 @@ class PodTemplate(ApiModel):
             json_schema_extra={"items": _free_form("A toleration, as of a pod.")},
         ),
     ] = ()
+    """Taints of nodes that are put up with."""
     priority_class_name: Name | None = None
+    """The PriorityClass of the pods."""
     run_as_user: Annotated[int, Field(ge=1, le=4294967294)] | None = Field(
         default=None, description="The default is the user of the pods that use the claim, else 65532."
     )
     run_as_group: Annotated[int, Field(ge=1, le=4294967294)] | None = None
+    """The default is the group of the pods that use the claim, else the user's number."""
     supplemental_groups: Annotated[
         tuple[Annotated[int, Field(ge=1, le=4294967294)], ...], Field(max_length=16)
     ] = ()
+    """Groups besides, for files that a group may read."""
     labels: Labels | None = None
 
 
@@ -167,6 +197,7 @@ class BackupPolicySpec(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ]
+    """What is backed up, together and in this order, as one backup."""
     schedule: Schedule = Field(
         description="Cron: five fields. H in the place of minute or hour picks a stable one for this policy."
     )
@@ -174,15 +205,25 @@ class BackupPolicySpec(ApiModel):
         default="Etc/UTC", description="A name of the time zone database, such as Europe/Berlin."
     )
     suspend: bool = False
+    """Start no scheduled runs; Backups made by hand run all the same."""
     starting_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
+    """How late a run may still start, after the cluster was away."""
     concurrency_policy: Literal["Forbid", "Allow"] = "Forbid"
+    """`Forbid` leaves a run out while the one before is under way."""
     active_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 21600
+    """A run that takes longer is ended and Failed."""
     backoff_limit: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often a run is tried again after a failure that may pass."""
     successful_jobs_history_limit: Annotated[int, Field(ge=1, le=100)] = 5
+    """How many Jobs of good runs stay, with their logs."""
     failed_jobs_history_limit: Annotated[int, Field(ge=1, le=100)] = 5
+    """How many Jobs of failed runs stay, with their logs."""
     destinations: Annotated[tuple[Destination, ...], Field(min_length=1, max_length=1)]
+    """Where the backup goes."""
     compression: PolicyCompression = PolicyCompression()
+    """How it is compressed."""
     pod_template: PodTemplate = PodTemplate()
+    """What the pods of this policy need."""
 
     @property
     def backup_type(self) -> BackupType:
@@ -197,14 +238,23 @@ class BackupPolicyStatus(ApiModel):
     """What the operator found."""
 
     observed_generation: int = 0
+    """The generation of the spec that this status is about."""
     conditions: Conditions = ()
+    """`Ready`: sources and storage can be used. `LastRunSucceeded`: what the last run came to. `Paused`: a restore works on the sources."""
     schedule: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="The schedule with every H resolved."
     )
     probe: ProbeStatus | None = None
+    """The last probe of the sources."""
     last_schedule_time: Moment | None = None
+    """When the CronJob last started a run."""
     next_schedule_time: Moment | None = None
+    """When it will start the next one."""
     last_successful_time: Moment | None = None
+    """When the last good backup was complete."""
     consecutive_failures: Annotated[int, Field(ge=0)] = 0
+    """Failed runs since the last good one."""
     backup_count: Annotated[int, Field(ge=0)] = 0
+    """How many of its Backups in this cluster succeeded."""
     size_bytes: Annotated[int, Field(ge=0)] = 0
+    """What those hold in storage, together."""

@@ -32,6 +32,7 @@ class FromPolicy(ApiModel):
     """The newest good backup of a policy."""
 
     name: Name
+    """The BackupPolicy, in the same namespace."""
     as_of: Moment | None = Field(default=None, description="Only backups whose data is not newer than this.")
 
 
@@ -39,15 +40,20 @@ class PostgresqlTarget(ApiModel):
     """What differs from the source; the rest is taken from the policy."""
 
     host: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._:-]+$")] | None = None
+    """Another server."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Another port."""
     database: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Another database; it must exist."""
     credentials_secret_ref: DatabaseCredentials | None = None
+    """Another Secret with user and password."""
 
 
 class Target(ApiModel):
     """Another place than where the backup came from."""
 
     postgresql: PostgresqlTarget | None = None
+    """Another database, for PostgreSQL."""
     claim: ClaimReference | None = Field(default=None, description="Another claim, for SQLite and files.")
     path: RelativePath | None = Field(
         default=None,
@@ -77,7 +83,9 @@ class RestoreRequestSpec(ApiModel):
     )
 
     backup_ref: LocalReference | None = None
+    """This very Backup. One of `backupRef` and `fromPolicy` is given."""
     from_policy: FromPolicy | None = None
+    """The newest good backup of a policy. One of `backupRef` and `fromPolicy` is given."""
     sources: Annotated[tuple[SourceName, ...], Field(max_length=16)] = Field(
         default=(), description="Only these sources of the backup; empty is all."
     )
@@ -85,6 +93,7 @@ class RestoreRequestSpec(ApiModel):
         default=(), description="Only these files and folders; empty is all."
     )
     target: Target | None = None
+    """Where to, if not where it came from."""
     dry_run: bool = Field(default=False, description="Make the plan and stop there.")
     approved_plan: Digest | None = Field(
         default=None, description="The digest of the plan in the status: approves that plan and no other."
@@ -95,58 +104,91 @@ class PinnedBackup(ApiModel):
     """The backup that this request restores: chosen once."""
 
     name: Name
+    """The Backup."""
     backup_id: Annotated[str, Field(max_length=64)] = Field(alias="backupID")
+    """Its name in storage."""
     type: Literal["database", "files", "full"]
+    """`database`, `files` or `full`."""
     storage: Name
+    """The BackupStorage that it is read from."""
     prefix: Annotated[str, Field(max_length=512)]
+    """Its folder beneath the storage's root."""
     policy: Name
+    """Its policy: its sources say where the data goes."""
 
 
 class PlannedTarget(ApiModel):
     """What one target is, and what would happen to it."""
 
     artifact: Annotated[str, Field(max_length=30)]
+    """The source's name in the backup."""
     kind: Annotated[str, Field(max_length=16)]
+    """`postgresql`, `sqlite` or `files`."""
     target: Text
+    """Where it goes."""
     state: Literal["Empty", "HoldsData", "Absent"]
+    """Only a target that `HoldsData` needs an approval."""
     found: Text
+    """What is there now."""
     used_by: Annotated[tuple[Text, ...], Field(max_length=10)] = ()
+    """Who has it open now."""
     size_bytes: Annotated[int, Field(ge=0)] = 0
+    """Stored bytes."""
     source_bytes: Annotated[int, Field(ge=0)] = 0
+    """Bytes to be written."""
     action: Text
+    """What will be done."""
 
 
 class RestorePlan(ApiModel):
     """What a restore will do; an approval names its digest."""
 
     digest: Digest
+    """Names everything in the plan that an approval stands for."""
     backup_id: Annotated[str, Field(max_length=64)] = Field(alias="backupID")
+    """The backup."""
     checksum: Digest
+    """SHA-256 of what is stored; it is verified before the target is touched."""
     storage: Name
+    """The BackupStorage that it is read from."""
     location: Text = ""
+    """Where its metadata lies."""
     snapshot_time: Moment
+    """The moment of the data."""
     targets: Annotated[tuple[PlannedTarget, ...], Field(max_length=16)]
+    """What happens to each target."""
     needs_approval: bool
+    """A target holds data: `spec.approvedPlan` is waited for."""
     estimated_seconds: Annotated[int, Field(ge=0)] | None = None
+    """About how long it takes."""
     expiration_time: Moment | None = None
+    """Until when an approval counts; afterwards a new plan is made."""
 
 
 class RestoreProgress(ApiModel):
     """How far it is."""
 
     source: Annotated[str, Field(max_length=30)] = ""
+    """The source that is worked on."""
     done_bytes: Annotated[int, Field(ge=0)] = 0
+    """Bytes that were written."""
     total_bytes: Annotated[int, Field(ge=0)] | None = None
+    """How many there are."""
 
 
 class RestoreRequestStatus(ApiModel):
     """How far the restore is."""
 
     observed_generation: int = 0
+    """The generation of the spec that this status is about."""
     phase: Phase | None = None
+    """`AwaitingApproval` waits for a person; `Succeeded` and `Failed` are the end."""
     conditions: Conditions = ()
+    """`Ready` is True once the data is back, or once a `dryRun` has its plan."""
     backup: PinnedBackup | None = None
+    """The backup that this request restores: chosen once."""
     plan: RestorePlan | None = None
+    """What will be done; approve it by its digest."""
     plan_number: Annotated[int, Field(ge=0)] = Field(
         default=0, description="How many plans were made before this one."
     )
@@ -154,9 +196,16 @@ class RestoreRequestStatus(ApiModel):
         default=(), description="Policies that read the target: no backup of theirs runs meanwhile."
     )
     job: Name | None = None
+    """The Job that restores. It runs once, never a second time."""
     progress: RestoreProgress | None = None
+    """How far it is."""
     start_time: Moment | None = None
+    """When the restore began."""
     completion_time: Moment | None = None
+    """When it ended."""
     duration_seconds: Annotated[int, Field(ge=0)] | None = None
+    """From start to end."""
     failure_reason: Annotated[str, Field(max_length=128)] | None = None
+    """Why it did not succeed, in one CamelCase word for programs."""
     message: Annotated[str, Field(max_length=4096)] | None = None
+    """What happened or is waited for, in a sentence for people."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from avalanche_operator.api import reference
 from avalanche_operator.api.generate import crd, render
 from avalanche_operator.api.kinds import KINDS, Kind
 
@@ -35,6 +36,22 @@ def test_the_committed_crd_is_the_generated_one(folder: str, kind: Kind) -> None
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_crd_is_left_over(folder: str) -> None:
     assert {path.stem for path in (ROOT / folder).glob("*.yaml")} == {kind.plural for kind in KINDS}
+
+
+def test_the_committed_reference_is_the_generated_one() -> None:
+    assert (ROOT / "docs/api.md").read_text() == reference.render(), "run `make crds`"
+
+
+@by_kind
+def test_every_field_says_what_it_means(kind: Kind) -> None:
+    properties = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    fields = [each for part in ("spec", "status") for each in _schemas(properties[part], part)]
+    silent = [
+        path
+        for path, each in fields
+        if not each.get("description") and path[-6:] != ".items" and "additional" not in path
+    ]
+    assert silent == []
 
 
 @by_kind
