@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.e2e import objects
-from tests.e2e.kubectl import Object, in_phase, ticks
+from tests.e2e.kubectl import Object, has_condition, in_phase, ticks
 from tests.e2e.scene import ENDED, Scene
 
 HUGE = "dd if=/dev/urandom of=/data/huge bs=1M count=1500 status=none"
@@ -179,13 +179,43 @@ def test_a_restore_whose_pod_is_killed_is_failed_never_run_twice_and_a_new_one_s
     assert stage.restore("second", "whole")["status"]["phase"] == "Succeeded" and stage.rows() == before
 
 
-def test_a_backup_during_a_restore_of_its_target_is_skipped(stage: Scene) -> None:
+def test_a_scheduled_backup_during_a_restore_of_its_target_is_not_run_and_shown_as_skipped(
+    stage: Scene,
+) -> None:
     stage.kubectl.apply(stage.database_policy(storage="volume"))
-    stage.back_up("before", "database")
-    lock = json.dumps({"holder": "a-restore", "expires": "2999-01-01T00:00:00Z"})
-    stage.shell(f"echo '{lock}' > /volume/{stage.name}/database/restore-lock.json")
-    found = stage.back_up("meanwhile", "database")
-    assert found["status"]["phase"] == "Skipped" and found["status"]["failureReason"] == "TargetBeingRestored"
+    assert stage.back_up("before", "database")["status"]["phase"] == "Succeeded"
+    stage.kubectl.apply(objects.restore("back", "before"))
+    planned = stage.kubectl.wait("restorerequest", "back", in_phase("AwaitingApproval"))
+    with stage.locked_tables():
+        _wait_for_seconds(5, 30)  # a restore waits for a lock for a minute: the next slot must come before
+        approved = {"spec": {"approvedPlan": planned["status"]["plan"]["digest"]}}
+        stage.kubectl.patch("restorerequest", "back", approved)
+        stage.wait_for_session_that_waits()
+        stage.kubectl.patch("backuppolicy", "database", {"spec": {"schedule": "* * * * *"}})
+        stage.kubectl.wait("backuppolicy", "database", has_condition("Paused", "True"))
+        found = _first_scheduled(stage)
+        assert found["status"]["phase"] == "Skipped", found["status"]
+        assert found["status"]["failureReason"] == "TargetBeingRestored"
+    ended = stage.kubectl.wait("restorerequest", "back", in_phase("Succeeded", "Failed"))
+    assert ended["status"]["phase"] == "Succeeded", ended["status"]
+    assert len(_metadata(stage)) == 1
+
+
+def _wait_for_seconds(first: int, last: int) -> None:
+    """Wait until the clock is between two seconds of a minute."""
+    for _ in ticks(61):
+        if first <= time.time() % 60 <= last:
+            return
+
+
+def _first_scheduled(scene: Scene) -> Object:
+    """Wait until a scheduled run has ended."""
+    for _ in ticks(90):
+        backups = scene.kubectl.list("backups.avalanche.io")
+        ended = [each for each in backups if each["spec"]["origin"] == "Scheduled" and in_phase(*ENDED)(each)]
+        if ended:
+            return ended[0]
+    raise AssertionError("no scheduled run ended")
 
 
 def test_a_value_that_looks_like_an_expansion_arrives_unchanged(stage: Scene) -> None:
