@@ -26,14 +26,11 @@ def job(namespace: str, name: str, *, labels: dict[str, str] | None = None) -> O
     }
 
 
-def storage(namespace: str, name: str) -> Object:
-    """Give a BackupStorage, which has a status of its own."""
-    return {
-        "apiVersion": "avalanche.io/v1alpha1",
-        "kind": "BackupStorage",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"claim": {"name": "nowhere"}},
-    }
+def cron_job(namespace: str, name: str) -> Object:
+    """Give a suspended CronJob: it has a status that nobody else writes."""
+    spec = {"schedule": "0 0 1 1 *", "suspend": True, "jobTemplate": {"spec": job(namespace, name)["spec"]}}
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
 
 
 async def what_is_not_there_reads_as_none(gateway: Gateway, namespace: str) -> None:
@@ -68,21 +65,32 @@ async def applying_again_sets_back_what_was_changed_and_keeps_what_is_not_ours(
 
 
 async def a_status_is_as_given_and_what_is_no_longer_said_is_gone(gateway: Gateway, namespace: str) -> None:
-    found = await gateway.create(storage(namespace, "told"))
+    found = await gateway.create(cron_job(namespace, "told"))
     assert found is not None
-    await gateway.apply_status(found, {"storageID": "one", "observedGeneration": 1})
-    after = await gateway.apply_status(found, {"observedGeneration": 1})
-    assert after is not None and after["status"] == {"observedGeneration": 1}
+    both = {"lastScheduleTime": "2026-01-01T00:00:00Z", "lastSuccessfulTime": "2026-01-01T00:00:01Z"}
+    told = await gateway.apply_status(found, both)
+    assert told is not None and told["status"] == both
+    after = await gateway.apply_status(told, {"lastScheduleTime": "2026-01-01T00:00:00Z"})
+    assert after is not None and after["status"] == {"lastScheduleTime": "2026-01-01T00:00:00Z"}
+
+
+async def a_status_of_what_changed_meanwhile_is_not_written(gateway: Gateway, namespace: str) -> None:
+    old = await gateway.create(cron_job(namespace, "changed"))
+    assert old is not None
+    await gateway.patch("CronJob", namespace, "changed", {"spec": {"schedule": "0 0 2 1 *"}})
+    assert await gateway.apply_status(old, {"lastScheduleTime": "2026-01-01T00:00:00Z"}) is None
+    there = await gateway.get("CronJob", namespace, "changed")
+    assert there is not None and not there.get("status")
 
 
 async def a_status_of_an_object_that_was_replaced_is_not_written(gateway: Gateway, namespace: str) -> None:
-    old = await gateway.create(storage(namespace, "replaced"))
+    old = await gateway.create(cron_job(namespace, "replaced"))
     assert old is not None
     await gateway.delete(old)
-    await gateway.create(storage(namespace, "replaced"))
-    assert await gateway.apply_status(old, {"storageID": "stale"}) is None
-    there = await gateway.get("BackupStorage", namespace, "replaced")
-    assert there is not None and "storageID" not in (there.get("status") or {})
+    await gateway.create(cron_job(namespace, "replaced"))
+    assert await gateway.apply_status(old, {"lastScheduleTime": "2026-01-01T00:00:00Z"}) is None
+    there = await gateway.get("CronJob", namespace, "replaced")
+    assert there is not None and not there.get("status")
 
 
 async def a_patch_of_what_is_gone_says_so(gateway: Gateway, namespace: str) -> None:
@@ -90,15 +98,15 @@ async def a_patch_of_what_is_gone_says_so(gateway: Gateway, namespace: str) -> N
 
 
 async def only_the_very_object_is_deleted(gateway: Gateway, namespace: str) -> None:
-    found = await gateway.create(storage(namespace, "very"))
+    found = await gateway.create(cron_job(namespace, "very"))
     assert found is not None
     await gateway.delete(
         {**found, "metadata": {**found["metadata"], "uid": "00000000-dead-4000-8000-000000000000"}}
     )
-    assert await gateway.get("BackupStorage", namespace, "very") is not None
+    assert await gateway.get("CronJob", namespace, "very") is not None
     await gateway.delete(found)
     await gateway.delete(found)
-    assert await gateway.get("BackupStorage", namespace, "very") is None
+    assert await gateway.get("CronJob", namespace, "very") is None
 
 
 async def the_log_of_no_pod_is_empty(gateway: Gateway, namespace: str) -> None:
@@ -111,6 +119,7 @@ CONTRACT: tuple[Callable[[Gateway, str], Awaitable[None]], ...] = (
     a_list_is_chosen_by_labels_and_names_the_kind_of_each,
     applying_again_sets_back_what_was_changed_and_keeps_what_is_not_ours,
     a_status_is_as_given_and_what_is_no_longer_said_is_gone,
+    a_status_of_what_changed_meanwhile_is_not_written,
     a_status_of_an_object_that_was_replaced_is_not_written,
     a_patch_of_what_is_gone_says_so,
     only_the_very_object_is_deleted,

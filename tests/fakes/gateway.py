@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -25,6 +26,7 @@ class FakeGateway:
         self.on_write: Callable[[str], None] = lambda _moment: None
         self._now = now
         self._made: Counter[Key] = Counter()
+        self._versions = itertools.count(1)
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
         """Read one object."""
@@ -69,7 +71,7 @@ class FakeGateway:
     async def apply_status(self, found: Object, status: Object) -> Object | None:
         """Make a status as given."""
         there = self.objects.get(_key(found))
-        if there is None or there["metadata"]["uid"] != found["metadata"]["uid"]:
+        if there is None or there["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             return None
         self._replace(there, {**there, "status": copy.deepcopy(status)})
         return copy.deepcopy(self.objects[_key(found)])
@@ -110,6 +112,7 @@ class FakeGateway:
         meta.setdefault("uid", str(uuid5(NAMESPACE_OID, f"{_key(made)}/{self._made[_key(made)]}")))
         meta.setdefault("creationTimestamp", format_time(self._now()))
         meta.setdefault("generation", 1)
+        meta["resourceVersion"] = str(next(self._versions))
 
     def _replace(self, there: Object, wanted: Object) -> None:
         if wanted == there:
@@ -117,7 +120,8 @@ class FakeGateway:
         self.on_write("before")
         if wanted.get("spec") != there.get("spec"):
             wanted["metadata"]["generation"] = there["metadata"]["generation"] + 1
-        self.objects[_key(there)] = wanted
+        meta = {**wanted["metadata"], "resourceVersion": str(next(self._versions))}
+        self.objects[_key(there)] = {**wanted, "metadata": meta}
         self.on_write("after")
 
     def _drop(self, there: Object) -> None:

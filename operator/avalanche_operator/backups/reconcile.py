@@ -194,8 +194,8 @@ async def _write(watched: Watched, after: BackupStatus) -> None:
     )
     document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=around.now())
     if document != found.get("status"):
-        await around.gateway.apply_status(found, document)
-        if after.phase in TERMINAL:
+        written = await around.gateway.apply_status(found, document)
+        if written is not None and after.phase in TERMINAL:
             await tell(around.gateway, found, changed(before, verdicts, "Ready"), around.now())
 
 

@@ -61,7 +61,7 @@ class Gateway(Protocol):
         """Apply an object server-side: what we own becomes as given, what others own stays."""
 
     async def apply_status(self, found: Object, status: Object) -> Object | None:
-        """Make a status as given; ``None`` where the object is gone, or another of its name has come."""
+        """Make a status as given; ``None`` where the object is gone, or is not as it was when ``found`` was read."""
 
     async def patch(self, kind: str, namespace: str, name: str, change: Object) -> Object | None:
         """Merge a change; ``None`` where the object is gone."""
@@ -117,9 +117,12 @@ class ClusterGateway:
         return await self._json("PATCH", path, _FORCED, body, content=_APPLY)
 
     async def apply_status(self, found: Object, status: Object) -> Object | None:
-        """Apply a status server-side; the UID makes it this object's or nobody's."""
+        """Apply a status server-side; the resource version makes it a status of what was looked at.
+
+        A UID would not do: the API server passes over it in the metadata of a status.
+        """
         meta = found["metadata"]
-        identity = {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
+        identity = {name: meta[name] for name in ("name", "namespace", "resourceVersion")}
         body = {
             "apiVersion": found["apiVersion"],
             "kind": found["kind"],

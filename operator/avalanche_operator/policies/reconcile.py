@@ -180,6 +180,5 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         "sizeBytes": state.runs.size_bytes,
     }
     document = {name: value for name, value in document.items() if value is not None}
-    if document != found.get("status"):
-        await around.gateway.apply_status(found, document)
+    if document != found.get("status") and await around.gateway.apply_status(found, document) is not None:
         await tell(around.gateway, found, changed(before, verdicts, "Ready"), around.now())

@@ -183,8 +183,7 @@ async def _write(asked: Asked, after: RestoreRequestStatus) -> None:
         mode="json", by_alias=True, exclude_none=True
     )
     document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=around.now())
-    if document != found.get("status"):
-        await around.gateway.apply_status(found, document)
+    if document != found.get("status") and await around.gateway.apply_status(found, document) is not None:
         await tell(around.gateway, found, changed(before, verdicts, "Ready"), around.now())
 
 

@@ -116,6 +116,5 @@ async def _write(
     )
     document = changed_to.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=around.now())
-    if document != found.get("status"):
-        await around.gateway.apply_status(found, document)
+    if document != found.get("status") and await around.gateway.apply_status(found, document) is not None:
         await tell(around.gateway, found, changed(before, verdicts, "Ready"), around.now())
