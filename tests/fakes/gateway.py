@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from avalanche_contract.base import format_time
 
+T = TypeVar("T")
 Object = dict[str, Any]
 Key = tuple[str, str, str]
 
@@ -30,14 +31,14 @@ class FakeGateway:
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
         """Read one object."""
-        return copy.deepcopy(self.objects.get((kind, namespace or "", name)))
+        return _copied(self.objects.get((kind, namespace or "", name)))
 
     async def list(
         self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None
     ) -> list[Object]:
         """Read all objects of a kind."""
         return [
-            copy.deepcopy(each)
+            _copied(each)
             for (a_kind, a_namespace, _), each in sorted(self.objects.items())
             if a_kind == kind
             and namespace in (None, a_namespace)
@@ -50,12 +51,12 @@ class FakeGateway:
         if key in self.objects:
             return None
         self.on_write("before")
-        made = copy.deepcopy(body)
+        made = _copied(body)
         self._stamp(made)
         self.objects[key] = made
         self.created.append(made)
         self.on_write("after")
-        return copy.deepcopy(made)
+        return _copied(made)
 
     async def apply(self, body: Object) -> Object:
         """Apply an object; what others own in it stays."""
@@ -64,25 +65,25 @@ class FakeGateway:
             made = await self.create(body)
             assert made is not None
             return made
-        merged = _merged(there, body)
+        merged = _merged(there, _copied(body))
         self._replace(there, merged)
-        return copy.deepcopy(self.objects[_key(body)])
+        return _copied(self.objects[_key(body)])
 
     async def apply_status(self, found: Object, status: Object) -> Object | None:
         """Make a status as given."""
         there = self.objects.get(_key(found))
         if there is None or there["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             return None
-        self._replace(there, {**there, "status": copy.deepcopy(status)})
-        return copy.deepcopy(self.objects[_key(found)])
+        self._replace(there, {**there, "status": _copied(status)})
+        return _copied(self.objects[_key(found)])
 
     async def patch(self, kind: str, namespace: str, name: str, change: Object) -> Object | None:
         """Merge a change."""
         there = self.objects.get((kind, namespace, name))
         if there is None:
             return None
-        self._replace(there, _merged(there, change, nulls_delete=True))
-        return copy.deepcopy(self.objects[kind, namespace, name])
+        self._replace(there, _merged(there, _copied(change), nulls_delete=True))
+        return _copied(self.objects[kind, namespace, name])
 
     async def delete(self, found: Object) -> None:
         """Delete just this object, and what it owns."""
@@ -102,7 +103,7 @@ class FakeGateway:
     def put(self, body: Object) -> Object:
         """Write an object as somebody else would: a person, or a controller of Kubernetes."""
         key = _key(body)
-        self.objects[key] = copy.deepcopy(body)
+        self.objects[key] = _copied(body)
         self._stamp(self.objects[key])
         return self.objects[key]
 
@@ -138,11 +139,17 @@ def _key(body: Object) -> Key:
 
 def _merged(old: Any, new: Any, *, nulls_delete: bool = False) -> Any:
     if not isinstance(old, dict) or not isinstance(new, dict):
-        return copy.deepcopy(new)
-    merged = {**copy.deepcopy(old)}
+        return new
+    merged = {**old}
     for name, value in new.items():
         if value is None and nulls_delete:
             merged.pop(name, None)
         else:
             merged[name] = _merged(old.get(name), value, nulls_delete=nulls_delete)
     return merged
+
+
+def _copied(value: T) -> T:
+    """Copy as the wire does: what is no JSON does not come through."""
+    copied: T = json.loads(json.dumps(value))
+    return copied

@@ -100,7 +100,7 @@ def test_killed_at_any_write_it_ends_as_undisturbed(number: int, moment: str) ->
             raise Killed
 
     world.gateway.on_write = kill
-    _play(world, rounds=20)
+    _play(world, rounds=16)
     assert writes >= number
     assert _came_to(world) == EXPECTED
 

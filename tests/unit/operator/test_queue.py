@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from avalanche_operator.kube import queue
 from avalanche_operator.kube.queue import Key, KeyedQueue
 
 A, B = Key("Backup", "edna", "a"), Key("Backup", "edna", "b")
@@ -14,10 +17,10 @@ def _run(
     reconcile: Callable[[Key], Awaitable[float | None]], until: Callable[[], bool], *keys: tuple[Key, float]
 ) -> None:
     async def play() -> None:
-        queue = KeyedQueue(reconcile)
-        workers = [asyncio.create_task(queue.work()) for _ in range(3)]
+        waiting = KeyedQueue(reconcile)
+        workers = [asyncio.create_task(waiting.work()) for _ in range(3)]
         for key, delay in keys:
-            await queue.add(key, delay)
+            await waiting.add(key, delay)
         async with asyncio.timeout(5):
             while not until():
                 await asyncio.sleep(0)
@@ -53,12 +56,12 @@ def test_a_key_that_is_added_during_its_look_is_looked_at_again() -> None:
             nonlocal looks
             looks += 1
             if looks == 1:
-                await queue.add(key)
+                await waiting.add(key)
             return None
 
-        queue = KeyedQueue(look)
-        worker = asyncio.create_task(queue.work())
-        await queue.add(A)
+        waiting = KeyedQueue(look)
+        worker = asyncio.create_task(waiting.work())
+        await waiting.add(A)
         async with asyncio.timeout(5):
             while looks < 2:
                 await asyncio.sleep(0)
@@ -79,7 +82,8 @@ def test_the_earlier_of_two_moments_counts() -> None:
     assert order == [A, B]
 
 
-def test_what_fails_is_looked_at_again_and_the_others_meanwhile() -> None:
+def test_what_fails_is_looked_at_again_and_the_others_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "FIRST_RETRY_SECONDS", 0.02)
     looks: list[Key] = []
 
     async def look(key: Key) -> float | None:
