@@ -18,13 +18,13 @@ Key = tuple[str, str, str]
 
 
 class FakeGateway:
-    """Keeps objects in a dictionary; ``on_write`` is called before and after each change, and may raise."""
+    """Keeps objects in a dictionary; ``on_write`` is called before each change, and may raise."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.objects: dict[Key, Object] = {}
         self.pod_logs: dict[str, str] = {}
         self.created: list[Object] = []
-        self.on_write: Callable[[str], None] = lambda _moment: None
+        self.on_write: Callable[[], None] = lambda: None
         self._now = now
         self._made: Counter[Key] = Counter()
         self._versions = itertools.count(1)
@@ -50,12 +50,11 @@ class FakeGateway:
         key = _key(body)
         if key in self.objects:
             return None
-        self.on_write("before")
+        self.on_write()
         made = _copied(body)
         self._stamp(made)
         self.objects[key] = made
         self.created.append(made)
-        self.on_write("after")
         return _copied(made)
 
     async def apply(self, body: Object) -> Object:
@@ -90,9 +89,8 @@ class FakeGateway:
         there = self.objects.get(_key(found))
         if there is None or there["metadata"]["uid"] != found["metadata"]["uid"]:
             return
-        self.on_write("before")
+        self.on_write()
         self._drop(there)
-        self.on_write("after")
 
     async def logs(self, namespace: str, pod: str, *, tail_lines: int | None = None) -> str:
         """Read a pod's log."""
@@ -118,12 +116,11 @@ class FakeGateway:
     def _replace(self, there: Object, wanted: Object) -> None:
         if wanted == there:
             return
-        self.on_write("before")
+        self.on_write()
         if wanted.get("spec") != there.get("spec"):
             wanted["metadata"]["generation"] = there["metadata"]["generation"] + 1
         meta = {**wanted["metadata"], "resourceVersion": str(next(self._versions))}
         self.objects[_key(there)] = {**wanted, "metadata": meta}
-        self.on_write("after")
 
     def _drop(self, there: Object) -> None:
         del self.objects[_key(there)]
