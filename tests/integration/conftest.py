@@ -27,6 +27,38 @@ CREATE FUNCTION doubled(n int) RETURNS int LANGUAGE sql AS 'SELECT n * 2';
 CREATE TYPE colour AS ENUM ('red', 'green');
 CREATE DOMAIN depth AS int CHECK (VALUE >= 0);
 SELECT lo_from_bytea(4242, decode(repeat('c0ffee', 1000), 'hex'));
+CREATE TABLE readings (taken date NOT NULL, value int, PRIMARY KEY (taken)) PARTITION BY RANGE (taken);
+CREATE TABLE readings_2024 PARTITION OF readings FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+CREATE TABLE readings_rest PARTITION OF readings DEFAULT;
+INSERT INTO readings SELECT date '2024-12-01' + n, n FROM generate_series(1, 60) AS n;
+CREATE TABLE sheep (id int GENERATED ALWAYS AS IDENTITY, wool int, twice int GENERATED ALWAYS AS (wool * 2) STORED, coat colour);
+INSERT INTO sheep (wool, coat) SELECT n, 'green' FROM generate_series(1, 9) AS n;
+CREATE TABLE lambs (age int) INHERITS (sheep);
+INSERT INTO lambs (id, wool, age) VALUES (100, 1, 1);
+CREATE TABLE egg (id int PRIMARY KEY, hen int); CREATE TABLE hen (id int PRIMARY KEY, egg int REFERENCES egg);
+ALTER TABLE egg ADD FOREIGN KEY (hen) REFERENCES hen DEFERRABLE INITIALLY DEFERRED;
+BEGIN; INSERT INTO egg VALUES (1, 1); INSERT INTO hen VALUES (1, 1); COMMIT;
+CREATE TYPE pair AS (first int, second text);
+CREATE TYPE span AS RANGE (subtype = float8);
+CREATE AGGREGATE product (int) (sfunc = int4mul, stype = int, initcond = '1');
+CREATE OPERATOR === (leftarg = int, rightarg = int, function = int4eq);
+CREATE OPERATOR CLASS backwards FOR TYPE int USING btree AS FUNCTION 1 btint4cmp (int, int);
+CREATE COLLATION german (provider = icu, locale = 'de-DE');
+CREATE TEXT SEARCH CONFIGURATION plain (COPY = simple);
+CREATE STATISTICS sheep_stats ON wool, coat FROM sheep;
+CREATE PROCEDURE shear(INOUT n int) LANGUAGE plpgsql AS $$ BEGIN n := n + 1; END $$;
+CREATE FUNCTION shorn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TRIGGER shorn BEFORE UPDATE ON sheep FOR EACH ROW EXECUTE FUNCTION shorn();
+CREATE RULE nothing AS ON DELETE TO sheep DO INSTEAD NOTHING;
+ALTER TABLE sheep ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON sheep USING (wool < 100);
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC;
+CREATE CAST (span AS text) WITH INOUT AS ASSIGNMENT;
+COMMENT ON TABLE sheep IS 'counted';
+CREATE PUBLICATION flock FOR TABLE sheep;
+CREATE FOREIGN DATA WRAPPER far; CREATE SERVER away FOREIGN DATA WRAPPER far; CREATE FOREIGN TABLE distant (n int) SERVER away;
+CREATE FUNCTION noticed() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;
+CREATE EVENT TRIGGER noticed ON ddl_command_end EXECUTE FUNCTION noticed();
+CREATE EXTENSION pgcrypto;
 """
 FINGERPRINT = """
 SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM samples AS s;
@@ -34,6 +66,13 @@ SELECT md5(string_agg(a::text, '|' ORDER BY a::text)) FROM taxonomy.assignments 
 SELECT md5(string_agg(p::text, '|' ORDER BY p::text)) FROM per_taxon AS p;
 SELECT count(*) FROM deep; SELECT doubled(21); SELECT nextval('samples_id_seq') > 5000;
 SELECT md5(lo_get(4242)); SELECT enum_range(null::colour); SELECT 3::depth;
+SELECT tableoid::regclass, count(*), sum(value) FROM readings GROUP BY 1 ORDER BY 1;
+SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM sheep AS s; SELECT product(wool) FROM sheep WHERE id < 9;
+SELECT pubname FROM pg_publication UNION SELECT evtname FROM pg_event_trigger UNION SELECT srvname FROM pg_foreign_server ORDER BY 1;
+SELECT casttarget::regtype FROM pg_cast WHERE oid >= 16384; SELECT extname FROM pg_extension ORDER BY 1;
+SELECT * FROM hen JOIN egg ON hen.egg = egg.id; SELECT obj_description('sheep'::regclass);
+SELECT type, identity FROM pg_depend AS d, LATERAL pg_identify_object(d.classid, d.objid, 0) AS o
+  WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = 'public'::regnamespace ORDER BY 1, 2;
 """
 
 

@@ -51,6 +51,17 @@ def test_a_database_comes_back_as_it_was(
     assert postgres.psql(source.database, "SELECT to_regclass('rubbish')") == ""
 
 
+@pytest.mark.parametrize("form", ["Plain", "Custom"])
+def test_a_restore_over_what_is_still_there_replaces_it(
+    runner: Runner, postgres: Postgres, database: PostgresqlSource, form: str
+) -> None:
+    source = database.model_copy(update={"format": form})
+    before = postgres.psql(source.database, FINGERPRINT)
+    made = runner.backup(source)
+    runner.restore(made, source)
+    assert postgres.psql(source.database, FINGERPRINT) == before
+
+
 def test_a_database_comes_back_into_another_one(
     runner: Runner, postgres: Postgres, database: PostgresqlSource
 ) -> None:

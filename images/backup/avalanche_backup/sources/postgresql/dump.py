@@ -68,6 +68,7 @@ def _command(clients: Clients, source: PostgresqlSource) -> list[str]:
         clients.tool("pg_dump"),
         "--no-password",
         f"--lock-wait-timeout={LOCK_WAIT}",
+        "--no-subscriptions",  # a restored copy must not pull from the publisher
         *form,
         *chosen,
         *left_out,

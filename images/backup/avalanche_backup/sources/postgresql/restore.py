@@ -25,23 +25,36 @@ CHUNK = 1024 * 1024
 _RESTRICT = re.compile(rb"^\\restrict [A-Za-z0-9]+\r?\n", re.MULTILINE)
 _UNRESTRICT = re.compile(rb"^\\unrestrict [A-Za-z0-9]+\r?\n", re.MULTILINE)
 
+FIRST_OWN_OID = 16384
+"""PostgreSQL gives lower numbers to what it brings along (``FirstNormalObjectId``)."""
+_OUTSIDE_SCHEMAS = ("publication", "event_trigger", "foreign_server", "foreign_data_wrapper", "cast", "transform",
+                    "language", "am")  # fmt: skip
+"""Catalogs of what pg_dump writes and no schema holds. Subscriptions are neither dumped nor dropped."""
+
 CLEAR = """\
 SET lock_timeout = '60s';
 DO $avalanche$
 DECLARE found record;
 BEGIN
   FOR found IN
+    SELECT o.type, o.identity FROM ({outside}) AS c, LATERAL pg_identify_object(c.classid, c.oid, 0) AS o
+    WHERE {everything} AND o.identity IS NOT NULL AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = c.classid AND e.objid = c.oid AND e.deptype IN ('e', 'i'))
+  LOOP EXECUTE format('DROP %s IF EXISTS %s CASCADE', replace(found.type, '-', ' '), found.identity); END LOOP;
+  FOR found IN
     SELECT nspname FROM pg_namespace AS n
     WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public') AND {chosen}
       AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = n.oid AND e.deptype = 'e')
   LOOP EXECUTE format('DROP SCHEMA %I CASCADE', found.nspname); END LOOP;
+  -- What a CASCADE took along has no identity any more.
+  -- A partitioned table depends internally on its own columns (objsubid): that must not hide it.
   FOR found IN
-    SELECT o.type, o.identity, d.classid, d.objid FROM pg_depend AS d, pg_namespace AS n, LATERAL pg_identify_object(d.classid, d.objid, 0) AS o
+    SELECT CASE o.type WHEN 'statistics object' THEN 'statistics' ELSE o.type END AS type, o.identity
+    FROM pg_depend AS d, pg_namespace AS n, LATERAL pg_identify_object(d.classid, d.objid, 0) AS o
     WHERE n.nspname = 'public' AND {chosen} AND d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.deptype = 'n'
-      AND o.type <> 'default acl'
-      AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype IN ('e', 'i'))
+      AND o.type <> 'default acl' AND o.identity IS NOT NULL
+      AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.objsubid = 0 AND e.deptype IN ('e', 'i'))
   LOOP EXECUTE format('DROP %s IF EXISTS %s CASCADE', found.type, found.identity); END LOOP;
-  IF {large_objects} THEN PERFORM lo_unlink(oid) FROM pg_largeobject_metadata; END IF;
+  IF {everything} THEN PERFORM lo_unlink(oid) FROM pg_largeobject_metadata; END IF;
 END
 $avalanche$;
 RESET lock_timeout;
@@ -51,9 +64,14 @@ RESET lock_timeout;
 def clearing(schemas: tuple[str, ...]) -> str:
     """Give the statement that removes what the dump brings back; what extensions own stays."""
     quoted = ", ".join("'" + schema.replace("'", "''") + "'" for schema in schemas)
+    outside = " UNION ALL ".join(
+        f"SELECT 'pg_{name}'::regclass AS classid, oid FROM pg_{name} WHERE oid >= {FIRST_OWN_OID}"  # noqa: S608
+        for name in _OUTSIDE_SCHEMAS
+    )
     return CLEAR.format(
         chosen=f"n.nspname IN ({quoted})" if schemas else "true",
-        large_objects="false" if schemas else "true",
+        everything="false" if schemas else "true",
+        outside=outside,
     )
 
 
