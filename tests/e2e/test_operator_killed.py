@@ -42,7 +42,9 @@ class Killer:
 def test_thirty_kills_change_no_outcome(stage: Scene) -> None:
     stage.shell("mkdir /data/in; head -c 20000000 /dev/urandom > /data/in/file")
     stage.kubectl.apply(
-        stage.database_policy(), stage.files_policy(), stage.database_policy("minutely", schedule="* * * * *")
+        stage.database_policy(storage="volume"),
+        stage.files_policy(),
+        stage.database_policy("minutely", storage="volume", schedule="* * * * *"),
     )
     before = stage.rows(), stage.shell("sha256sum /data/in/file")
     names = [(f"{policy}-{number}", policy) for number in range(3) for policy in ("database", "files")]
@@ -92,6 +94,7 @@ def _assert_as_undisturbed(stage: Scene, names: list[str]) -> None:
         each["status"].get("runIdentity") for each in backups if each["status"]["phase"] == "Succeeded"
     ]
     assert len(set(identities)) == len(identities) and None not in ids
+    _assert_nothing_else_is_stored(stage, ids)
     jobs = stage.kubectl.list("job", f"{OURS},avalanche.io/verb=backup")
     owners = [each["metadata"]["annotations"]["avalanche.io/owner"] for each in jobs]
     for name in names:
@@ -102,3 +105,15 @@ def _assert_as_undisturbed(stage: Scene, names: list[str]) -> None:
         if not each["metadata"].get("ownerReferences")
     ]
     assert len(executed) == 1
+
+
+def _assert_nothing_else_is_stored(stage: Scene, ids: list[str]) -> None:
+    """One metadata file for each Backup, and no object that none of them names."""
+    stored = stage.shell(f"find /volume/{stage.name} -type f -printf '%f\\n'").split()
+    metadata = [each for each in stored if each.endswith("_metadata.json")]
+    assert sorted(metadata) == sorted(f"{each}_metadata.json" for each in ids)
+    named = stage.shell(
+        f'grep -rhoP \'"file": "\\K[^"]+\' /volume/{stage.name} --include=*_metadata.json'
+    ).split()
+    beside = ("_metadata.json", "_verification.json", "_hold.json", "owner.json")
+    assert sorted(each for each in stored if not each.endswith(beside)) == sorted(named)

@@ -62,6 +62,21 @@ def test_a_restore_over_what_is_still_there_replaces_it(
     assert postgres.psql(source.database, FINGERPRINT) == before
 
 
+def test_an_owner_who_is_no_superuser_restores_in_place(
+    runner: Runner, postgres: Postgres, database: PostgresqlSource
+) -> None:
+    owner = f"owner of {database.database}"
+    postgres.psql("postgres", f"CREATE ROLE \"{owner}\" LOGIN PASSWORD '{PASSWORD}'")
+    postgres.psql("postgres", f'CREATE DATABASE "{owner}" OWNER "{owner}"')
+    postgres.psql(owner, f'SET SESSION AUTHORIZATION "{owner}"; CREATE TABLE mine (n int); INSERT INTO mine VALUES (7);'
+                         "CREATE SCHEMA other; CREATE VIEW other.seen AS SELECT * FROM mine; SELECT lo_from_bytea(5, 'large')")  # fmt: skip
+    source = database.model_copy(update={"database": owner, "username": owner})
+    made = runner.backup(source)
+    postgres.psql(owner, "DELETE FROM mine")
+    runner.restore(made, source)
+    assert postgres.psql(owner, "SELECT n, lo_get(5) FROM other.seen") == "7|\\x6c61726765"
+
+
 def test_a_database_comes_back_into_another_one(
     runner: Runner, postgres: Postgres, database: PostgresqlSource
 ) -> None:
