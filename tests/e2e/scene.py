@@ -113,7 +113,7 @@ class Scene:
 
     def _sessions(self, give: str, condition: str) -> str:
         chosen = f"datname = {_quoted(self.name)} AND {condition}"
-        return self.psql(f"SELECT {give} FROM pg_stat_activity WHERE {chosen}", "postgres")  # noqa: S608
+        return self.psql(f"SELECT {give} FROM pg_stat_activity WHERE {chosen}", "postgres")
 
     def rows(self) -> str:
         """Give a fingerprint of the database."""

@@ -68,8 +68,11 @@ def test_an_owner_who_is_no_superuser_restores_in_place(
     owner = f"owner of {database.database}"
     postgres.psql("postgres", f"CREATE ROLE \"{owner}\" LOGIN PASSWORD '{PASSWORD}'")
     postgres.psql("postgres", f'CREATE DATABASE "{owner}" OWNER "{owner}"')
-    postgres.psql(owner, f'SET SESSION AUTHORIZATION "{owner}"; CREATE TABLE mine (n int); INSERT INTO mine VALUES (7);'
-                         "CREATE SCHEMA other; CREATE VIEW other.seen AS SELECT * FROM mine; SELECT lo_from_bytea(5, 'large')")  # fmt: skip
+    postgres.psql(
+        owner,
+        f'SET SESSION AUTHORIZATION "{owner}"; CREATE TABLE mine (n int); INSERT INTO mine VALUES (7);'
+        "CREATE SCHEMA other; CREATE VIEW other.seen AS SELECT * FROM mine; SELECT lo_from_bytea(5, 'large')",
+    )
     source = database.model_copy(update={"database": owner, "username": owner})
     made = runner.backup(source)
     postgres.psql(owner, "DELETE FROM mine")
