@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 
 from demo.examples import apply_example
 from demo.steps import DemoFailed, Steps
 from tests.cluster.layout import PROJECT
-from tests.e2e.kubectl import CommandFailed, Kubectl
+from tests.e2e.kubectl import CommandFailed, Kubectl, ticks
 
 SCRIPTS = PROJECT / "demo" / "toolbox"
 DEPLOYMENTS = ("seaweedfs", "postgresql", "stations", "toolbox")
@@ -26,6 +27,7 @@ def start(kubectl: Kubectl, values: dict[str, str], steps: Steps) -> None:
         if name != "stations":  # it cannot run where an interrupted demo left its database overwritten
             _rolled_out(kubectl, name)
             steps.detail(f"{name} runs")
+    _answers(kubectl)
 
 
 def fill(kubectl: Kubectl, scale: float, steps: Steps) -> None:
@@ -67,6 +69,15 @@ def _rolled_out(kubectl: Kubectl, name: str) -> None:
     except CommandFailed as failure:
         pods = kubectl.run("get", "pods", f"--selector=app={name}")
         raise DemoFailed(f"{name} does not run: {failure}\n{pods}") from failure
+
+
+def _answers(kubectl: Kubectl) -> None:
+    """Wait until the database is reached by its Service: that takes a moment longer than its pod."""
+    for _ in ticks(60):
+        with suppress(CommandFailed):
+            kubectl.run("exec", "deployment/toolbox", "--", "pg_isready", "--quiet")
+            return
+    raise DemoFailed("the database does not answer by its Service within a minute")
 
 
 def _configmap(kubectl: Kubectl) -> None:
