@@ -241,6 +241,11 @@ def escape_environment(text: str) -> str:
     return text.replace("$", "$$")
 
 
+def unescape_environment(text: str) -> str:
+    """Give back what :func:`escape_environment` was given."""
+    return text.replace("$$", "$")
+
+
 def parse_request(text: str, sha256: str | None) -> Request:
     """Read a request, and compare it with the checksum beside it.
 

@@ -120,6 +120,8 @@ class Result(Lenient):
     source_bytes: int | None = None
     checksum: str | None = None
     verified_time: Time | None = None
+    may_be_committed: bool = False
+    """Of a failure: it came while the metadata was being written, so that only the storage knows."""
     plan_digest: str | None = None
     probe: ProbeResult | None = None
     entry_count: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from avalanche_contract import names
 from avalanche_contract.base import format_time
@@ -45,6 +45,7 @@ class World:
         self.plan_changes_once = False
         self.lose_results_of: set[str] = set()
         """Verbs whose pods vanish after their work, before their result was seen."""
+        self.catalog_answers: Literal["Whole", "Failed", "WithoutLog"] = "Whole"
 
     def person(self, kind: str, name: str, spec: Object) -> Object:
         """Apply an object of ours, as a person does."""
@@ -167,7 +168,11 @@ class World:
             found = [
                 each for each in self.bucket.values() if request.run_identity in (None, each.run_identity)
             ]
-            return base, list(write_pages(request.nonce, found))
+            if self.catalog_answers == "Failed":
+                down = {"verdict": "Failed", "reason": "StorageUnavailable", "message": "no answer"}
+                return base.model_copy(update=down), []
+            pages = list(write_pages(request.nonce, found))
+            return base, pages if self.catalog_answers == "Whole" else []
         assert isinstance(request, RestoreRequest)
         return self._restore(request, base)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from avalanche_backup import catalog, layout, locks
-from avalanche_backup.errors import StorageInvalid, TargetLocked
+from avalanche_backup.errors import StorageInvalid, StorageUnavailable, TargetLocked, is_uncertain
+from avalanche_backup.metadata import BackupMetadata, write_metadata
+from avalanche_backup.storage.base import Store
 from avalanche_contract.request import DirectoryStorage, Run, SqliteSource
 from tests.integration import runs
 from tests.integration.runs import PREFIX, Runner
@@ -77,6 +79,24 @@ def test_a_target_that_is_being_restored_is_not_backed_up(runner: Runner, source
 def test_a_lock_that_nobody_renews_stops_nothing(runner: Runner, source: SqliteSource) -> None:
     locks.take_lock(runner.store, PREFIX, "a-dead-restore", datetime.now(UTC) - timedelta(hours=1))
     assert runner.backup(source).verdict == "Succeeded"
+
+
+def test_a_commit_without_an_answer_deletes_nothing_and_says_that_it_may_have_happened(
+    runner: Runner, source: SqliteSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commits_and_breaks_off(store: Store, prefix: str, metadata: BackupMetadata) -> None:
+        store.put(layout.metadata_key(prefix, metadata.backup_id), write_metadata(metadata))
+        raise StorageUnavailable("no answer")
+
+    monkeypatch.setattr(catalog, "commit", commits_and_breaks_off)
+    with pytest.raises(StorageUnavailable) as raised:
+        scheduled(runner, source)
+    assert is_uncertain(raised.value) and len(committed(runner)) == 1
+    monkeypatch.undo()
+    result = runner.backup(
+        source, run_of=Run(cron_job="cron"), context=replace(runner.context(), job_name=JOB)
+    )
+    assert result.reason == "AlreadyCommitted" and runner.verify(result).reason == "Verified"
 
 
 def test_the_folder_of_another_cluster_is_refused(

@@ -43,6 +43,19 @@ class Failure(Exception):
         self.reason = reason or self.default_reason
 
 
+_UNCERTAIN = "the metadata may have been written all the same"
+
+
+def mark_uncertain(error: BaseException) -> None:
+    """Note on whatever ended a commit that the backup may exist all the same."""
+    error.add_note(_UNCERTAIN)
+
+
+def is_uncertain(error: BaseException) -> bool:
+    """Say whether a commit was under way: only what lies in storage tells how it ended."""
+    return _UNCERTAIN in getattr(error, "__notes__", ())
+
+
 class UsageInvalid(Failure):
     """The request, the configuration or the command line is wrong."""
 

@@ -17,7 +17,7 @@ from typing import TextIO
 
 import structlog
 
-from avalanche_backup.errors import Failure, RestoreRefused, TargetLocked, UsageInvalid
+from avalanche_backup.errors import Failure, RestoreRefused, TargetLocked, UsageInvalid, is_uncertain
 from avalanche_backup.verbs.context import Context
 from avalanche_contract import names
 from avalanche_contract.exitcodes import ExitCode
@@ -157,6 +157,7 @@ def _failed(request: Request | None, error: BaseException) -> Result:
         verdict=verdict,
         reason=reason,
         message=message,
+        may_be_committed=is_uncertain(error),
     )
 
 

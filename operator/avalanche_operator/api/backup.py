@@ -38,7 +38,10 @@ class BackupSpec(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule("self == oldSelf", "a Backup is one run: its spec cannot change; create another Backup"),
-            rule("self.origin != 'Scheduled' || has(self.job)", "a Scheduled Backup names its job"),
+            rule(
+                "self.origin == 'Scheduled' ? has(self.job) && has(self.runIdentity) : !has(self.job) && !has(self.runIdentity)",
+                "people give policyRef alone: job and runIdentity are the operator's, for runs of a schedule",
+            ),
         )
     )
 
@@ -104,6 +107,17 @@ class Verification(ApiModel):
     """When that was."""
 
 
+class Lookup(ApiModel):
+    """The storage is asked what became of a run whose result was lost."""
+
+    number: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Which question this is; it is part of the Job's name."""
+    since_time: Moment
+    """When the first one was asked."""
+    last_time: Moment | None = None
+    """When the last one ended without an answer."""
+
+
 class BackupStatus(ApiModel):
     """What became of the run."""
 
@@ -114,7 +128,9 @@ class BackupStatus(ApiModel):
     conditions: Conditions = ()
     """`Ready` is True exactly when the phase is `Succeeded`."""
     job: Name | None = None
-    """The Job of a manual run."""
+    """The Job of a manual run, once there was one."""
+    lookup: Lookup | None = None
+    """Set while the storage is asked what became of the run."""
     backup_id: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="backupID")
     """The backup's name in storage: type, day and second in UTC."""
     run_identity: Annotated[str, Field(max_length=256)] | None = None

@@ -15,6 +15,8 @@ from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
 LOOKUP_SECONDS = 600
+LOOKUP_KEPT_SECONDS = 600
+"""A question may be asked again, so its Job needs nobody to let it go."""
 
 
 def run_of_job(policy_uid: str, job: Object, cron_job: str) -> tuple[str, datetime]:
@@ -69,7 +71,7 @@ class Lookup:
     placement: Placement
 
 
-def lookup_job(backup: Object, where: Lookup, identity: str, settings: Settings) -> JobPlan:
+def lookup_job(backup: Object, where: Lookup, identity: str, settings: Settings, number: int) -> JobPlan:
     """Plan the Job that asks the storage whether a run whose result was lost was committed."""
     meta = backup["metadata"]
     storage, mounts = storage_part(where.storage_name, where.storage_spec)
@@ -80,7 +82,7 @@ def lookup_job(backup: Object, where: Lookup, identity: str, settings: Settings)
         run_identity=identity,
     )
     return JobPlan(
-        name=names.child_name(meta["name"], "Backup", meta["uid"], "lookup"),
+        name=names.child_name(meta["name"], "Backup", meta["uid"], "lookup", str(number)),
         owner=backup,
         request=request,
         mounts=mounts,
@@ -88,4 +90,5 @@ def lookup_job(backup: Object, where: Lookup, identity: str, settings: Settings)
         placement=where.placement,
         deadline_seconds=LOOKUP_SECONDS,
         backoff_limit=3,
+        ttl_seconds=LOOKUP_KEPT_SECONDS,
     )

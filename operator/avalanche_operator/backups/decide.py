@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from avalanche_contract.log import Answer
@@ -24,8 +24,10 @@ from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.kube.conditions import Verdict
 
 Object = dict[str, Any]
-_UNCERTAIN = ("Terminated", "StorageUnavailable", "Unexpected")
-"""Failures after which the metadata may lie in storage all the same: only the catalog knows."""
+AGAIN_SECONDS = 3.0
+LONGEST_WAIT_SECONDS = 60.0
+PENDING_LIFE = timedelta(hours=6)
+"""How long a run by hand waits for what it needs: as long as a run may take where its policy says nothing else."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -46,12 +48,22 @@ def is_lost(told: Told) -> bool:
     if outcome.state != "Ended":
         return False
     result = outcome.result
-    return result is None or (result.verdict == "Failed" and result.reason in _UNCERTAIN)
+    return result is None or (result.verdict == "Failed" and outcome.uncertain)
 
 
-def under_way(status: BackupStatus, told: Told) -> BackupStatus:
-    """Give the status of a run that has not ended."""
+def again_seconds(status: BackupStatus, found: Object, now: datetime) -> float:
+    """Say when to look again: soon, and less often at one that has been waiting for long to be started."""
+    if status.job is not None or status.phase != "Pending":
+        return AGAIN_SECONDS
+    return min(LONGEST_WAIT_SECONDS, max(AGAIN_SECONDS, _age(found, now).total_seconds() / 10))
+
+
+def under_way(status: BackupStatus, told: Told, found: Object, now: datetime) -> BackupStatus:
+    """Give the status of a run that has not ended; one that could not be started for hours fails."""
     outcome, progress = told.outcome, told.answer.progress
+    never_started = status.job is None and status.storage is None and outcome.state == "Waiting"
+    if never_started and _age(found, now) >= PENDING_LIFE:
+        return failed(status, outcome, outcome.reason, f"waited for hours: {outcome.message}")
     if outcome.state != "Running":
         return status.model_copy(
             update={"phase": status.phase or "Pending", "message": outcome.message or None}
@@ -75,7 +87,7 @@ def ended(status: BackupStatus, told: Told) -> BackupStatus:
         return failed(status, told.outcome, "ResultLost", told.outcome.message)
     if result.verdict == "Skipped":
         return _closed(status, told.outcome, "Skipped", result.reason, result.message)
-    if result.verdict != "Succeeded":
+    if result.verdict not in ("Succeeded", "Suspect"):
         return failed(status, told.outcome, result.reason, result.message)
     if result.run_identity != told.identity:
         return failed(
@@ -95,6 +107,7 @@ def succeeded_by_entry(status: BackupStatus, entry: Entry) -> BackupStatus:
     return status.model_copy(
         update={
             "phase": entry.status,
+            "lookup": None,
             "backup_id": entry.backup_id,
             "run_identity": entry.run_identity,
             "type": entry.backup_type,
@@ -161,7 +174,9 @@ def _succeeded(status: BackupStatus, result: Result) -> BackupStatus:
     )
     return status.model_copy(
         update={
-            "phase": "Succeeded",
+            "phase": result.verdict,
+            "lookup": None,
+            "failure_reason": result.reason if result.verdict == "Suspect" else None,
             "backup_id": result.backup_id,
             "run_identity": result.run_identity,
             "type": backup_type,
@@ -181,6 +196,10 @@ def _succeeded(status: BackupStatus, result: Result) -> BackupStatus:
     )
 
 
+def _age(found: Object, now: datetime) -> timedelta:
+    return now - datetime.fromisoformat(found["metadata"]["creationTimestamp"])
+
+
 def _closed(status: BackupStatus, outcome: Outcome, phase: Phase, reason: str, message: str) -> BackupStatus:
     start = status.start_time or outcome.started
     end: datetime | None = outcome.finished
@@ -188,6 +207,7 @@ def _closed(status: BackupStatus, outcome: Outcome, phase: Phase, reason: str, m
     return status.model_copy(
         update={
             "phase": phase,
+            "lookup": None,
             "start_time": start,
             "completion_time": end,
             "duration_seconds": max(0, duration) if duration is not None else None,

@@ -47,6 +47,8 @@ class JobPlan:
     deadline_seconds: int = 900
     backoff_limit: int = 0
     suspended: bool = False
+    ttl_seconds: int | None = None
+    """Only of a Job that may be asked again: every other one goes after its result was recorded."""
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -88,6 +90,7 @@ def job_spec(plan: JobPlan) -> Object:
     if plan.backoff_limit == 0:
         # A pod that was evicted is not run again either: what it did is not known.
         spec["podFailurePolicy"]["rules"] = spec["podFailurePolicy"]["rules"][1:]
+    spec |= {"ttlSecondsAfterFinished": plan.ttl_seconds} if plan.ttl_seconds is not None else {}
     return spec | ({"suspend": True} if plan.suspended else {})
 
 

@@ -31,6 +31,8 @@ class Outcome:
     """The pod whose log belongs to the result, or that runs."""
     started: datetime | None = None
     finished: datetime | None = None
+    uncertain: bool = False
+    """Some attempt may have committed without anybody hearing of it: it left no result, or one that says so."""
 
 
 def observe(job: Object | None, pods: Iterable[Object], nonce: str) -> Outcome:
@@ -71,9 +73,21 @@ def _ended(job: Object, pods: list[Object], nonce: str) -> Outcome:
     if found:
         pod, result = (succeeded or found)[-1]
         name = pod["metadata"]["name"]
-        return Outcome("Ended", result.reason, result.message, result, name, started, finished)
+        uncertain = _attempts(job, pods) > len(found) or any(each.may_be_committed for _, each in found)
+        return Outcome("Ended", result.reason, result.message, result, name, started, finished, uncertain)
     reason, message = _explain(pods[-1] if pods else None, condition)
-    return Outcome("Ended", reason, message, None, None, started, finished)
+    return Outcome("Ended", reason, message, None, None, started, finished, uncertain=True)
+
+
+def _attempts(job: Object, pods: list[Object]) -> int:
+    """Count the attempts that ran: those that the Job counts, as a pod may be gone; or those that are seen."""
+    status = job.get("status", {})
+    return max(int(status.get("failed") or 0) + int(status.get("succeeded") or 0), sum(map(_ran, pods)))
+
+
+def _ran(pod: Object) -> bool:
+    state = _container(pod).get("state", {})
+    return "terminated" in state or "running" in state or bool(pod.get("status", {}).get("reason"))
 
 
 def _result(pod: Object, nonce: str) -> Result | None:

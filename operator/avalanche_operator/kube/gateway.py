@@ -43,6 +43,10 @@ class ApiError(Exception):
         self.status, self.message = status, message
 
 
+class Refused(ApiError):
+    """The API server refuses the object as it is: another try gives the same answer."""
+
+
 class Gateway(Protocol):
     """What the operator asks of a cluster."""
 
@@ -199,11 +203,14 @@ class ClusterGateway:
         except OSError as error:  # aiohttp's errors of connection, and time-outs
             raise ApiError(0, type(error).__name__) from None
         text = (data or b"").decode(errors="replace")
+        if answer.status in _REFUSALS:
+            raise Refused(answer.status, _message(text))
         if not 200 <= answer.status < 300:
             raise ApiError(answer.status, _message(text))
         return text
 
 
+_REFUSALS = (400, 403, 422)
 _MANAGED = {"fieldManager": FIELD_MANAGER}
 _FORCED = {**_MANAGED, "force": "true"}
 

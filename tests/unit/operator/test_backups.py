@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,11 +14,20 @@ from avalanche_contract.names import child_name, job_of_slot
 from avalanche_contract.result import Result
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.backups.build import run_of_job, scheduled_backup
-from avalanche_operator.backups.decide import Told, condition, ended, for_people, is_lost, under_way
+from avalanche_operator.backups.decide import (
+    Told,
+    again_seconds,
+    condition,
+    ended,
+    for_people,
+    is_lost,
+    under_way,
+)
 from avalanche_operator.jobs.observe import Outcome, State
 from tests.unit.operator.objects import UID, found, policy_spec
 
 MOMENT = datetime(2026, 3, 1, 2, tzinfo=UTC)
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 IDENTITY = "manual/one"
 
 
@@ -33,15 +42,15 @@ def _told(state: State = "Ended", answer: Answer | None = None, **result: Any) -
 
 def _succeeded(**more: Any) -> Told:
     times: dict[str, Any] = dict.fromkeys(("startTime", "completionTime", "snapshotTime"), MOMENT)
-    return _told(
-        verdict="Succeeded",
-        backupID="database_20260301_020000",
-        runIdentity=IDENTITY,
-        sizeBytes=10,
-        checksum="sha256:" + "a" * 64,
-        **times,
-        **more,
-    )
+    result: dict[str, Any] = {
+        "verdict": "Succeeded", "backupID": "database_20260301_020000", "runIdentity": IDENTITY, "sizeBytes": 10,
+        "checksum": "sha256:" + "a" * 64, **times, **more,
+    }  # fmt: skip
+    return _told(**result)
+
+
+def _seen(status: BackupStatus, told: Told, now: datetime = MOMENT) -> BackupStatus:
+    return under_way(status, told, found("Backup", "b", {}), now)
 
 
 def test_a_result_of_this_run_is_a_success() -> None:
@@ -65,10 +74,10 @@ def test_a_job_without_a_result_is_no_success_but_a_question_to_the_storage() ->
     assert ended(BackupStatus(), _told()).phase == "Failed"
 
 
-@pytest.mark.parametrize("reason", ["Terminated", "StorageUnavailable", "Unexpected"])
-def test_a_failure_after_which_the_metadata_may_lie_there_is_asked_for(reason: str) -> None:
-    assert is_lost(_told(verdict="Failed", reason=reason))
-    assert not is_lost(_told(verdict="Failed", reason="SourceEmpty")) and not is_lost(_told("Running"))
+def test_a_failure_after_which_the_metadata_may_lie_there_is_asked_for() -> None:
+    told = _told(verdict="Failed", reason="StorageUnavailable")
+    assert not is_lost(told) and not is_lost(_told("Running"))
+    assert is_lost(replace(told, outcome=replace(told.outcome, uncertain=True)))
 
 
 def test_a_backup_that_gave_way_to_a_restore_is_skipped_and_not_failed() -> None:
@@ -78,15 +87,33 @@ def test_a_backup_that_gave_way_to_a_restore_is_skipped_and_not_failed() -> None
 
 def test_a_phase_does_not_go_back() -> None:
     answer = Answer(progress=Progress(phase="Running", done_bytes=1))
-    assert under_way(BackupStatus(phase="Verifying"), _told("Running", answer)).phase == "Verifying"
-    assert under_way(BackupStatus(), _told("Running", answer)).phase == "Running"
+    assert _seen(BackupStatus(phase="Verifying"), _told("Running", answer)).phase == "Verifying"
+    assert _seen(BackupStatus(), _told("Running", answer)).phase == "Running"
 
 
 def test_what_a_pod_waits_for_is_said() -> None:
-    status = under_way(
-        BackupStatus(), Told(Outcome("Waiting", "Unschedulable", "0/1 nodes"), Answer(), IDENTITY)
+    status = _seen(
+        BackupStatus(job="j"), Told(Outcome("Waiting", "Unschedulable", "0/1 nodes"), Answer(), IDENTITY)
     )
     assert (status.phase, status.message) == ("Pending", "0/1 nodes")
+
+
+def test_a_run_that_cannot_be_started_for_hours_fails_and_says_what_it_waited_for() -> None:
+    waits = Told(Outcome("Waiting", "PolicyNotFound", "BackupPolicy p does not exist"), Answer(), IDENTITY)
+    assert _seen(BackupStatus(), waits, CREATED + timedelta(hours=5)).phase == "Pending"
+    status = _seen(BackupStatus(), waits, CREATED + timedelta(hours=6))
+    assert (status.phase, status.failure_reason) == ("Failed", "PolicyNotFound")
+
+
+def test_one_that_waits_for_long_is_looked_at_less_often() -> None:
+    waiting, made = BackupStatus(phase="Pending"), found("Backup", "b", {})
+    pauses = [again_seconds(waiting, made, CREATED + timedelta(seconds=age)) for age in (0, 100, 9000)]
+    assert pauses == [3.0, 10.0, 60.0]
+
+
+def test_a_suspect_backup_is_shown_as_one() -> None:
+    told = _succeeded(verdict="Suspect", reason="Shrunken")
+    assert (ended(BackupStatus(storage="s3"), told).phase) == "Suspect"
 
 
 @given(st.integers(0, 10**18))

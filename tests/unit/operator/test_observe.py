@@ -35,10 +35,13 @@ def _pod(state: Object | None = None, *, owner: str = "job", name: str = "pod", 
     return {"metadata": meta, "status": {"containerStatuses": statuses, **status}}
 
 
-def _terminated(verdict: str = "Succeeded", nonce: str = NONCE, **more: Any) -> Object:
+def _terminated(
+    verdict: str = "Succeeded", nonce: str = NONCE, *, may_be_committed: bool = False, **more: Any
+) -> Object:
     result = Result.model_validate(
-        {"nonce": nonce, "verb": "backup", "verdict": verdict, "reason": verdict, "message": "told"}
-    )
+        {"nonce": nonce, "verb": "backup", "verdict": verdict, "reason": verdict, "message": "told",
+         "mayBeCommitted": may_be_committed}
+    )  # fmt: skip
     return {"terminated": {"exitCode": 0, "message": dump_result(result), **more}}
 
 
@@ -59,6 +62,18 @@ def test_a_result_with_another_mark_is_not_believed() -> None:
 def test_the_attempt_that_succeeded_counts() -> None:
     pods = [_pod(_terminated(), name="good"), _pod(_terminated("Failed"), name="late")]
     assert observe(_job(COMPLETE), pods, NONCE).pod == "good"
+
+
+def test_an_attempt_that_left_no_result_or_was_committing_makes_the_outcome_uncertain() -> None:
+    denied = _pod(_terminated("Failed"), name="second")
+    killed = _pod({"terminated": {"exitCode": 137}}, name="first")
+    committing = _pod(_terminated("Failed", may_be_committed=True), name="first")
+    assert not observe(_job(FAILED), [denied], NONCE).uncertain
+    assert observe(_job(FAILED), [killed, denied], NONCE).uncertain
+    assert observe(_job(FAILED), [committing, denied], NONCE).uncertain
+    counted = _job(FAILED)
+    counted["status"]["failed"] = 2
+    assert observe(counted, [denied], NONCE).uncertain, "a pod that is gone counts"
 
 
 def test_a_pod_out_of_memory_says_what_to_raise() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from avalanche_backup import catalog, layout
-from avalanche_backup.catalog import Damaged, Found
-from avalanche_backup.errors import ObjectExists, StorageUnavailable
+from avalanche_backup.catalog import Found
+from avalanche_backup.errors import ObjectExists, StorageUnavailable, mark_uncertain
 from avalanche_backup.locks import refuse_if_locked
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
 from avalanche_backup.pipeline.compression import SUFFIX
@@ -106,7 +106,8 @@ def _store(work: _Work) -> BackupMetadata:
         looked = [(source, source.inspect()) for source in opened]
         artifacts: list[ArtifactMetadata] = []
         dumps: list[Dump] = []
-        stack.callback(lambda: _remove_unless_committed(work, artifacts))
+        # Until the commit is begun: from then on the metadata may name them, whatever answer came.
+        stack.callback(lambda: _remove(work, artifacts))
         for source, inspection in looked:
             dump = _store_source(work, source, inspection, artifacts)
             dumps.append(dump)
@@ -114,9 +115,8 @@ def _store(work: _Work) -> BackupMetadata:
         # A restore that began meanwhile may have been captured half done.
         refuse_if_locked(work.store, work.prefix, work.context.now())
         metadata = _describe(work, artifacts, dumps)
-        committed = _commit(work, metadata)
         stack.pop_all()
-    return committed
+    return _commit(work, metadata)
 
 
 def _store_source(
@@ -218,7 +218,8 @@ def _commit(work: _Work, metadata: BackupMetadata) -> BackupMetadata:
     wanted = metadata
     for _ in range(100):
         try:
-            catalog.commit(work.store, work.prefix, wanted)
+            with _uncertain():
+                catalog.commit(work.store, work.prefix, wanted)
             return wanted
         except ObjectExists:
             named, own = catalog.choose_id(
@@ -231,13 +232,16 @@ def _commit(work: _Work, metadata: BackupMetadata) -> BackupMetadata:
     raise StorageUnavailable("a hundred names for this backup were taken meanwhile")
 
 
-def _remove_unless_committed(work: _Work, artifacts: list[ArtifactMetadata]) -> None:
-    """Tidy up after a failure, but for what a committed metadata names: the commit's answer may have been lost."""
-    found = catalog.read_one(work.store, layout.metadata_key(work.prefix, work.backup_id))
-    if isinstance(found, Damaged):
-        return
-    named = {each.file for each in found.metadata.artifacts} if found is not None else set()
-    _remove(work, [each for each in artifacts if each.file not in named])
+@contextmanager
+def _uncertain() -> Iterator[None]:
+    """Say of whatever breaks a commit off that the backup may exist all the same; nothing is tidied up then."""
+    try:
+        yield
+    except ObjectExists:
+        raise
+    except BaseException as error:
+        mark_uncertain(error)
+        raise
 
 
 def _remove(work: _Work, artifacts: list[ArtifactMetadata]) -> None:

@@ -1,0 +1,36 @@
+"""What a Job was asked: its own request, read back. The resource that it came from may have changed since. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche_contract.names import CONTAINER, ENV_REQUEST, ENV_REQUEST_SHA256
+from avalanche_contract.request import (
+    BackupRequest,
+    Place,
+    Request,
+    RequestInvalid,
+    parse_request,
+    unescape_environment,
+)
+
+Object = dict[str, Any]
+
+
+def request_of(job: Object) -> Request | None:
+    """Give the request of a Job; ``None`` where it has none that can be read."""
+    containers = job["spec"].get("template", {}).get("spec", {}).get("containers") or ()
+    own: Object = next((each for each in containers if each["name"] == CONTAINER), {})
+    environment = {each["name"]: each.get("value") for each in own.get("env") or ()}
+    try:
+        return parse_request(
+            unescape_environment(environment.get(ENV_REQUEST) or ""), environment.get(ENV_REQUEST_SHA256)
+        )
+    except RequestInvalid:
+        return None
+
+
+def written_to(job: Object) -> Place | None:
+    """Give the place that a backup's Job writes to."""
+    request = request_of(job)
+    return request.destinations[0] if isinstance(request, BackupRequest) else None
