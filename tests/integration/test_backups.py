@@ -5,18 +5,27 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avalanche_backup import catalog, layout, locks
-from avalanche_backup.errors import StorageInvalid, StorageUnavailable, TargetLocked, is_uncertain
+from avalanche_backup.errors import (
+    ObjectExists,
+    StorageInvalid,
+    StorageUnavailable,
+    TargetLocked,
+    is_uncertain,
+)
 from avalanche_backup.metadata import BackupMetadata, write_metadata
 from avalanche_backup.storage.base import Store
+from avalanche_backup.verbs import backup
 from avalanche_contract.request import DirectoryStorage, Run, SqliteSource
 from tests.integration import runs
 from tests.integration.runs import PREFIX, Runner
@@ -97,6 +106,46 @@ def test_a_commit_without_an_answer_deletes_nothing_and_says_that_it_may_have_ha
         source, run_of=Run(cron_job="cron"), context=replace(runner.context(), job_name=JOB)
     )
     assert result.reason == "AlreadyCommitted" and runner.verify(result).reason == "Verified"
+
+
+class LosesReplies:
+    """A store that writes one metadata file and says that the name was taken, and whose next read breaks off."""
+
+    def __init__(self, store: Store, reads_that_break: int) -> None:
+        self._store, self._breaks, self._lost = store, reads_that_break, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
+        """Write; the SDK's own second try is told that the name is taken."""
+        self._store.put(key, data, overwrite=overwrite)
+        if key.endswith("_metadata.json") and not self._lost:
+            self._lost = True
+            raise ObjectExists(f"{key} is there already")
+
+    def read(self, key: str) -> AbstractContextManager[Iterator[bytes]]:
+        """Read, or break off."""
+        if self._lost and self._breaks:
+            self._breaks -= 1
+            raise StorageUnavailable("reset")
+        return self._store.read(key)
+
+
+@pytest.mark.parametrize("reads_that_break", [0, 1])
+def test_a_lost_reply_to_the_commit_never_costs_the_data_that_it_names(
+    runner: Runner, source: SqliteSource, monkeypatch: pytest.MonkeyPatch, reads_that_break: int
+) -> None:
+    losing = LosesReplies(runner.store, reads_that_break)
+    monkeypatch.setattr(backup, "open_store", lambda _storage: losing)
+    with suppress(StorageUnavailable):
+        scheduled(runner, source)
+    monkeypatch.undo()
+    result = runner.backup(
+        source, run_of=Run(cron_job="cron"), context=replace(runner.context(), job_name=JOB)
+    )
+    assert result.reason == "AlreadyCommitted" and runner.verify(result).reason == "Verified"
+    assert len(committed(runner)) == 1
 
 
 def test_the_folder_of_another_cluster_is_refused(

@@ -234,8 +234,11 @@ def _moment(text: object) -> datetime | None:
 
 
 def _holds(store: Store, key: str, document: bytes) -> bool:
-    """Say whether just this lies there: another attempt of the same run names other objects."""
+    """Say whether just this lies there: another attempt of the same run names other objects.
+
+    :raises Failure: that cannot be found out; it must not be taken for a no.
+    """
     try:
         return read_document(store, key) == document
-    except Failure:
+    except ObjectMissing:
         return False

@@ -225,8 +225,9 @@ def _commit(work: _Work, metadata: BackupMetadata) -> BackupMetadata:
             named, own = catalog.choose_id(
                 work.store, work.prefix, work.request.backup_type, wanted.timestamp, work.identity.text
             )
-            if own is not None:  # another pod of this very run was faster: its backup is ours
-                _remove(work, metadata.artifacts)
+            if own is not None:  # another pod of this very run was faster, or our own answer was lost
+                its_own = {each.file for each in own.artifacts}
+                _remove(work, [each for each in metadata.artifacts if each.file not in its_own])
                 return own
             wanted = metadata.model_copy(update={"backup_id": named, "timestamp": parse_backup_id(named)[1]})
     raise StorageUnavailable("a hundred names for this backup were taken meanwhile")
