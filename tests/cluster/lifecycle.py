@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.cluster.layout import (
     ClusterFailed,
     Layout,
     Network,
+    cache_root,
     checked_name,
     first_free,
     state_root,
@@ -57,13 +59,14 @@ def ensure(name: str = "avalanche", say: Say | None = None) -> Cluster:
 def down(name: str = "avalanche", say: Say | None = None) -> None:
     """Stop a cluster of ours, and leave nothing behind but the cache."""
     say = say or _say
-    with locked(state_root() / "clusters.lock"):
+    with locked(cache_root() / "clusters.lock"):
         indexes = _indexes()
         if name not in indexes:
             say(f"no cluster {name} is up")
             return
         Node(_layout(name, indexes[name]), built() or Path("/nonexistent")).stop()
         _record({each: index for each, index in indexes.items() if each != name})
+        _tidy_up()
     say(f"cluster {name} is down")
 
 
@@ -97,7 +100,7 @@ def _own(name: str, say: Say) -> Cluster:
     ensure_packages(NODE, say)
     before = built()
     binaries = ensure_built(say)
-    with locked(state_root() / "clusters.lock"):
+    with locked(cache_root() / "clusters.lock"):
         indexes = _indexes()
         indexes[name] = first_free(indexes, name)
         _record(indexes)
@@ -158,9 +161,20 @@ def _indexes() -> dict[str, int]:
 
 def _record(indexes: dict[str, int]) -> None:
     path = state_root() / "clusters.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(indexes))
     unfinished.rename(path)
+
+
+def _tidy_up() -> None:
+    """Remove the folders of what runs, once nothing does."""
+    if _indexes():
+        return
+    (state_root() / "clusters.json").unlink(missing_ok=True)
+    for folder in (state_root() / "clusters", state_root()):
+        with suppress(OSError):  # somebody keeps something of his own in it
+            folder.rmdir()
 
 
 def _say(text: str) -> None:
