@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from avalanche_contract.base import Strict, Time
 from avalanche_contract.names import BackupType
@@ -53,13 +53,22 @@ class SqliteSource(Strict):
     path: str
 
 
+def _relative(path: str) -> str:
+    if not path or path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise ValueError(f"the path {path!r} is not relative to the root, or has '..'")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+
+
 class FilesSource(Strict):
     """Folders and files beneath ``root``."""
 
     kind: Literal["files"] = "files"
     name: str
     root: str
-    paths: tuple[str, ...] = (".",)
+    paths: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = (".",)
     """Relative to ``root``, without ``..``."""
     exclude: tuple[str, ...] = ()
     """Patterns of :mod:`fnmatch` on the path relative to ``root``, or on the last name where they hold no ``/``."""

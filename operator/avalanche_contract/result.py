@@ -15,6 +15,7 @@ from avalanche_contract.names import BackupType
 
 RESULT_MAX_BYTES = 4096
 
+VerificationStatus = Literal["Verified", "NotVerified", "VerificationFailed"]
 Verdict = Literal["Succeeded", "Suspect", "Failed", "Skipped", "Refused"]
 
 
@@ -56,7 +57,7 @@ class Entry(Lenient):
     artifacts: tuple[Artifact, ...] = ()
     warnings: tuple[str, ...] = ()
     verified_time: Time | None = None
-    verification: Literal["Verified", "NotVerified", "VerificationFailed"] = "NotVerified"
+    verification: VerificationStatus = "NotVerified"
 
 
 class TargetPlan(Lenient):

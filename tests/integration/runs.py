@@ -15,6 +15,7 @@ from avalanche_contract.names import BackupType
 from avalanche_contract.request import (
     BackupReference,
     BackupRequest,
+    CatalogRequest,
     Place,
     RestoreRequest,
     RestoreTarget,
@@ -102,6 +103,11 @@ class Runner:
     def verify(self, result: Result) -> Result:
         """Verify."""
         return run(VerifyRequest(nonce=NONCE, backup=self.reference(result)), self.context())
+
+    def run_catalog(self, **more: Any) -> Result:
+        """List what is there."""
+        request = CatalogRequest(nonce=NONCE, storage=self.storage, prefixes=(PREFIX,), **more)
+        return run(request, self.context())
 
     def plan(self, result: Result, target: Source, **more: Any) -> Plan:
         """Plan a restore."""

@@ -26,6 +26,7 @@ from avalanche_backup.errors import (
 from avalanche_backup.metadata import BackupMetadata, write_metadata
 from avalanche_backup.storage.base import Store
 from avalanche_backup.verbs import backup
+from avalanche_backup.verbs import catalog as listing
 from avalanche_contract.request import DirectoryStorage, Run, SqliteSource
 from tests.integration import runs
 from tests.integration.runs import PREFIX, Runner
@@ -169,6 +170,36 @@ def test_metadata_that_cannot_be_read_never_stops_a_list(runner: Runner, source:
     found = catalog.backups(runner.store, PREFIX)
     assert len(found) == 61
     assert [each.metadata.backup_id for each in found if isinstance(each, catalog.Found)] == [made]
+
+
+def test_an_odd_document_beside_a_backup_never_stops_a_list(runner: Runner, source: SqliteSource) -> None:
+    made = runner.backup(source).backup_id or ""
+    runner.store.put(layout.verification_key(PREFIX, made), b'{"status": "Splendid", "verified_time": 7}')
+    deep = b'{"format_version": "1.0", "a": ' + b"[" * 200_000
+    runner.store.put(layout.metadata_key(PREFIX, "database_20200101_000000"), deep)
+    runner.run_catalog()
+    assert [each.verification for each in runner.reported.entries if each.backup_id == made][
+        -1
+    ] == "NotVerified"
+
+
+def test_an_owner_that_cannot_be_read_is_not_taken_for_nobody(runner: Runner, source: SqliteSource) -> None:
+    runner.store.put(f"{PREFIX}{layout.OWNER_FILE}", b"")
+    with pytest.raises(StorageInvalid) as raised:
+        runner.backup(source)
+    assert raised.value.reason == "OwnerUnknown" and committed(runner) == []
+
+
+def test_a_catalog_comes_in_pages_that_a_log_can_hold(
+    runner: Runner, source: SqliteSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PAGE_MAX_BYTES", 500)
+    made = [runner.backup(source, run_of=runner.manual(SLOT, f"b{n}")).backup_id for n in range(3)]
+    runner.reported.entries.clear()
+    first = runner.run_catalog()
+    assert first.entry_count == 1 and first.next_cursor is not None
+    runner.run_catalog(after=first.next_cursor)
+    assert [each.backup_id for each in runner.reported.entries] == made[:2]
 
 
 def test_what_was_damaged_after_the_commit_is_found_by_verify(

@@ -81,6 +81,35 @@ def test_a_damaged_backup_is_exit_code_15(project: Project) -> None:
     assert ended.returncode == 15 and json.loads(ended.stdout)[0]["status"] == "VerificationFailed"
 
 
+def test_damaged_metadata_fails_a_verification_of_all(project: Project) -> None:
+    project.json("database")
+    (project.folder / "data/backups/database/database_20200101_000000_metadata.json").write_text("{")
+    ended = project.run("-o", "json", "verify", "--all")
+    verdicts = {each["backup_id"]: each["reason"] for each in json.loads(ended.stdout)}
+    assert ended.returncode == 15 and verdicts["database_20200101_000000"] == "MetadataInvalid"
+
+
+@pytest.mark.parametrize("words", [("list",), ("verify", "--all"), ("verify", "--recent", "1")])
+def test_a_folder_of_backups_that_is_gone_is_no_empty_list(project: Project, words: tuple[str, ...]) -> None:
+    ended = project.run(*words)
+    assert ended.returncode == 13 and "is the volume mounted?" in ended.stderr
+
+
+def test_a_variable_that_is_nearly_ours_is_refused(project: Project) -> None:
+    ended = project.run("database", DB_PASSWROD="secret")
+    assert ended.returncode == 2 and "did you mean DB_PASSWORD?" in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+def test_files_that_hold_the_backups_themselves_are_refused(project: Project) -> None:
+    (project.folder / "config/backup.yaml").write_text("backup: {files: {paths: [data]}}\n")
+    ended = project.run("files")
+    assert ended.returncode == 2 and "put data/backups into backup.files.exclude" in ended.stderr
+    text = "backup: {files: {paths: [data], exclude: [data/backups]}}\n"
+    (project.folder / "config/backup.yaml").write_text(text)
+    assert project.run("files").returncode == 0
+
+
 def test_a_restore_without_a_terminal_wants_force(project: Project) -> None:
     made = project.json("full")["backup_id"]
     (project.folder / "data/in/file").write_text("spoiled")
@@ -133,6 +162,7 @@ def test_a_database_is_restored_into_another_one_to_test_it(
         ("backup: {cloud: {s3: {buckett: x}}}", "did you mean backup.cloud.s3.bucket?"),
         ("backup: {retention: {daily: many}}", "backup.retention.daily"),
         ("backup: [", "not YAML"),
+        ("backup: {files: {paths: [../x]}}", "backup.files.paths.0: "),
     ],
 )
 def test_a_wrong_configuration_names_the_key(project: Project, text: str, sentence: str) -> None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from avalanche_backup import layout
 from avalanche_backup.errors import BackupMissing, Failure, ObjectExists, ObjectMissing, StorageInvalid
@@ -18,7 +18,7 @@ from avalanche_backup.storage.base import Store
 from avalanche_contract.base import format_time
 from avalanche_contract.names import BACKUP_TYPES, BackupType, backup_id
 from avalanche_contract.request import Writer
-from avalanche_contract.result import Artifact, Entry
+from avalanche_contract.result import Artifact, Entry, VerificationStatus
 
 DOCUMENT_MAX_BYTES = 16 * 1024 * 1024
 """Far above any metadata; below what would hurt a small pod."""
@@ -60,7 +60,7 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
     """Read a small JSON object; ``None`` where there is none, or nothing that reads as one."""
     try:
         found = json.loads(read_document(store, key))
-    except (ObjectMissing, ValueError):
+    except (ObjectMissing, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -158,12 +158,12 @@ def check_owner(store: Store, prefix: str, writer: Writer, *, claim: bool) -> No
     key = f"{prefix}{layout.OWNER_FILE}"
     wanted = {"cluster_uid": writer.cluster_uid, "namespace": writer.namespace, "policy": writer.policy,
               "policy_uid": writer.policy_uid}  # fmt: skip
-    owner = read_json(store, key)
+    owner = _read_owner(store, key)
     if owner is None and claim:
         try:
             store.put(key, json.dumps(wanted, indent=2).encode())
         except ObjectExists:
-            owner = read_json(store, key)
+            owner = _read_owner(store, key)
     if owner is not None and any(
         owner.get(name) != value for name, value in wanted.items() if name != "policy_uid"
     ):
@@ -172,6 +172,17 @@ def check_owner(store: Store, prefix: str, writer: Writer, *, claim: bool) -> No
             f"{owner.get('cluster_uid')}: choose another prefix, or another name for the policy",
             reason="OwnedByAnother",
         )
+
+
+def _read_owner(store: Store, key: str) -> dict[str, Any] | None:
+    """Give who owns a folder; one whose document cannot be read is somebody's, and not known to be ours."""
+    owner = read_json(store, key)
+    if owner is None and store.head(key) is not None:
+        raise StorageInvalid(
+            f"{store.locate(key)} cannot be read, and says whose this folder is: restore it, or delete it if it is yours",
+            reason="OwnerUnknown",
+        )
+    return owner
 
 
 def write_verification(
@@ -214,16 +225,25 @@ def entry(store: Store, found: Found) -> Entry:
                 checksum=f"sha256:{each.sha256}",
                 source_bytes=each.source_bytes,
                 source_checksum=f"sha256:{each.source_sha256}",
-                entries=each.statistics.get("entries"),
+                entries=_count(each.statistics.get("entries")),
             )
             for each in metadata.artifacts
             if each.role == "data"
         ),
         warnings=tuple(metadata.warnings[:10]),
         # Without a later verdict: every committed backup was read back and decoded before its commit.
-        verification=verdict.get("status", "Verified"),
+        verification=_status(verdict),
         verified_time=_moment(verdict.get("verified_time")) or metadata.completion_time,
     )
+
+
+def _status(verdict: dict[str, Any]) -> VerificationStatus:
+    told = verdict.get("status", "Verified")
+    return next((known for known in get_args(VerificationStatus) if known == told), "NotVerified")
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _moment(text: object) -> datetime | None:

@@ -22,6 +22,7 @@ Domain code raises these and nothing else on purpose; the edges (:mod:`job`, :mo
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from avalanche_contract.exitcodes import ExitCode
@@ -54,6 +55,15 @@ def mark_uncertain(error: BaseException) -> None:
 def is_uncertain(error: BaseException) -> bool:
     """Say whether a commit was under way: only what lies in storage tells how it ended."""
     return _UNCERTAIN in getattr(error, "__notes__", ())
+
+
+def describe_defect(error: BaseException) -> str:
+    """Say what an unforeseen error was and where: its text may hold anything, a secret as well."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {place}: a defect; please report it"
 
 
 class UsageInvalid(Failure):

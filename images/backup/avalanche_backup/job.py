@@ -17,7 +17,14 @@ from typing import TextIO
 
 import structlog
 
-from avalanche_backup.errors import Failure, RestoreRefused, TargetLocked, UsageInvalid, is_uncertain
+from avalanche_backup.errors import (
+    Failure,
+    RestoreRefused,
+    TargetLocked,
+    UsageInvalid,
+    describe_defect,
+    is_uncertain,
+)
 from avalanche_backup.verbs.context import Context
 from avalanche_contract import names
 from avalanche_contract.exitcodes import ExitCode
@@ -166,12 +173,7 @@ def _explain(error: BaseException) -> tuple[str, str]:
         return error.reason, error.message
     if isinstance(error, Terminated):
         return "Terminated", "the pod was told to stop before the run was complete"
-    # An unforeseen error's text may hold anything, a secret as well: its kind and place must do.
-    trace, place = error.__traceback__, ""
-    while trace is not None:
-        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return "Unexpected", f"{type(error).__name__} at {place}: a defect; please report it"
+    return "Unexpected", describe_defect(error)
 
 
 def exit_code(ended: Result | BaseException) -> int:

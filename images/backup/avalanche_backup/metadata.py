@@ -109,13 +109,15 @@ def read_metadata(data: bytes) -> BackupMetadata:
     """
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MetadataInvalid(f"not JSON: {error}") from None
     version = str(document.get("format_version", "")) if isinstance(document, dict) else ""
     if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise MetadataInvalid(f"format version {version or 'missing'}; this release reads {FORMAT_VERSION}")
     try:
         return BackupMetadata.model_validate(document)
+    except RecursionError:
+        raise MetadataInvalid("nested far too deep") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise MetadataInvalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

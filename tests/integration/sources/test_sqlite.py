@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from avalanche_backup.errors import SourceInvalid, VerificationFailed
+from avalanche_backup.errors import RestoreRefused, SourceInvalid, SourceUnavailable, VerificationFailed
+from avalanche_backup.sources import sqlite
 from avalanche_contract.request import DirectoryStorage, SqliteSource
 from tests.integration.runs import PREFIX, Runner
 
@@ -119,6 +120,73 @@ def test_a_page_that_is_corrupt_is_found(runner: Runner, database: Path) -> None
     with pytest.raises(SourceInvalid) as raised:
         runner.backup(source(database))
     assert raised.value.reason == "SourceCorrupt"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.3)
+
+
+def test_a_database_that_stays_locked_is_not_waited_for_without_end(
+    runner: Runner, database: Path, impatient: None
+) -> None:
+    with closing(sqlite3.connect(database, isolation_level=None)) as application:
+        application.execute("PRAGMA journal_mode=DELETE")
+        application.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SourceUnavailable, match="locked"):
+            runner.backup(source(database))
+
+
+def test_a_database_in_use_is_neither_replaced_nor_waited_for_without_end(
+    runner: Runner, database: Path, impatient: None
+) -> None:
+    made = runner.backup(source(database))
+    plan = runner.plan(made, source(database))
+    with closing(sqlite3.connect(database, isolation_level=None)) as application:
+        application.execute("BEGIN IMMEDIATE")
+        application.execute("INSERT INTO numbers VALUES (20001, 'mine')")
+        with pytest.raises(RestoreRefused) as raised:
+            runner.execute(made, source(database), plan.digest)
+        application.execute("COMMIT")
+    assert raised.value.reason == "TargetBusy" and facts(database) == (20001, 20001)
+
+
+def test_pages_of_another_size_come_back_too(runner: Runner, database: Path) -> None:
+    made = runner.backup(source(database))
+    database.unlink()
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("PRAGMA page_size=8192")
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("CREATE TABLE numbers (id INTEGER PRIMARY KEY)")
+    runner.restore(made, source(database))
+    assert facts(database) == (20000, 20000)
+    with closing(sqlite3.connect(database)) as opened:
+        assert opened.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_an_order_that_only_the_application_knows_is_no_obstacle(runner: Runner, tmp_path: Path) -> None:
+    path = tmp_path / "own.sqlite"
+    with closing(sqlite3.connect(path)) as made:
+        made.create_collation("theirs", lambda one, two: (one > two) - (one < two))
+        made.execute("CREATE TABLE t (name TEXT COLLATE theirs)")
+        made.execute("CREATE INDEX i ON t (name)")
+        made.executemany("INSERT INTO t VALUES (?)", [("b",), ("a",)])
+        made.commit()
+    backup = runner.backup(source(path))
+    assert any("only the application has" in each for each in runner.reported.entries[-1].warnings)
+    path.unlink()
+    runner.restore(backup, source(path))
+    with closing(sqlite3.connect(path)) as opened:
+        assert opened.execute("SELECT name FROM t NOT INDEXED").fetchall() == [("b",), ("a",)]
+
+
+def test_a_link_to_the_file_stays_a_link(runner: Runner, database: Path, tmp_path: Path) -> None:
+    made = runner.backup(source(database))
+    database.rename(tmp_path / "elsewhere.sqlite")
+    database.symlink_to(tmp_path / "elsewhere.sqlite")
+    (tmp_path / "elsewhere.sqlite").write_bytes(b"garbage" * 1000)
+    runner.restore(made, source(database))
+    assert database.is_symlink() and facts(tmp_path / "elsewhere.sqlite") == (20000, 20000)
 
 
 def test_a_damaged_artifact_does_not_touch_the_target(runner: Runner, database: Path, tmp_path: Path) -> None:

@@ -28,6 +28,17 @@ def _read(environment: dict[str, str] | None = None, **section: Any) -> Configur
     return Configuration(parse({"backup": section}), environment or {})
 
 
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("'x' # note", "x"), ('"a\\"b" # note', 'a"b'), ("x # note", "x"), ("'a # b'", "a # b"), ("a#b", "a#b")],
+)
+def test_a_comment_may_follow_a_value_quoted_or_not(tmp_path: Path, written: str, value: str) -> None:
+    (tmp_path / ".env").write_text(f"NAME={written}\n")
+    found: dict[str, str] = {}
+    load_dotenv(tmp_path / ".env", found)
+    assert found == {"NAME": value}
+
+
 @pytest.mark.parametrize("empty", [None, {}, {"backup": {}}])
 def test_without_a_file_the_defaults_hold(empty: Any) -> None:
     configuration = Configuration(parse(empty), {})
@@ -136,7 +147,8 @@ def test_a_line_of_dotenv_that_says_nothing_is_named_without_its_text(tmp_path: 
 @given(st.text(SINGLE_LINE))
 def test_a_single_quoted_value_is_taken_as_it_is(value: str) -> None:
     class Lines:
-        def read_text(self) -> str:
+        def read_text(self, encoding: str) -> str:
+            assert encoding == "utf-8"
             return f"NAME='{value}'\n"
 
     environment: dict[str, str] = {}

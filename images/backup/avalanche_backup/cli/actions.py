@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 from avalanche_backup.cli.configuration import DATABASE, FILES, Configuration
 from avalanche_backup.cli.output import ConsoleReport
-from avalanche_backup.errors import BackupMissing, Failure, RestoreRefused, VerificationFailed
+from avalanche_backup.errors import BackupMissing, Failure, RestoreRefused, StorageInvalid, VerificationFailed
+from avalanche_backup.layout import STORAGE_FILE
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
 from avalanche_contract.request import (
     BackupReference,
     BackupRequest,
+    DirectoryStorage,
+    Place,
+    ProbeRequest,
     Request,
     RestoreRequest,
     RestoreTarget,
@@ -27,6 +31,7 @@ from avalanche_contract.result import Plan, Result
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from avalanche_backup.catalog import Damaged
     from avalanche_backup.verbs.context import Context
 
 
@@ -56,8 +61,7 @@ def _nonce() -> str:
 def back_up(configuration: Configuration, backup_type: BackupType) -> BackupMetadata:
     """Make one backup, and give its metadata."""
     place = configuration.place
-    if place.storage.kind == "directory":
-        Path(place.storage.root).mkdir(parents=True, exist_ok=True)
+    _prepare(place)
     request = BackupRequest(
         nonce=_nonce(),
         backup_type=backup_type,
@@ -67,6 +71,26 @@ def back_up(configuration: Configuration, backup_type: BackupType) -> BackupMeta
     )
     result, _ = _run(request)
     return metadata_of(configuration, result.backup_id or "")
+
+
+def _prepare(place: Place) -> None:
+    """Make the folder of the first backup, or see once that a bucket is fit to be written to.
+
+    :raises StorageInvalid: it is not.
+    """
+    from avalanche_backup.catalog import read_json  # noqa: PLC0415
+    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+
+    if isinstance(place.storage, DirectoryStorage):
+        try:
+            Path(place.storage.root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageInvalid(
+                f"backup.root_dir {place.storage.root} cannot be made: {error.strerror}",
+                reason="PermissionDenied",
+            ) from None
+    elif read_json(open_store(place.storage), STORAGE_FILE) is None:
+        _run(ProbeRequest(nonce=_nonce(), storage=place.storage))
 
 
 def metadata_of(configuration: Configuration, backup_id: str) -> BackupMetadata:
@@ -83,18 +107,19 @@ def metadata_of(configuration: Configuration, backup_id: str) -> BackupMetadata:
 
 def list_backups(
     configuration: Configuration, backup_type: BackupType | None
-) -> tuple[list[BackupMetadata], list[str]]:
-    """Give all backups, the newest first, and a line for each metadata file that cannot be read."""
+) -> tuple[list[BackupMetadata], list[Damaged]]:
+    """Give all backups, the newest first, and each metadata file that cannot be read.
+
+    :raises StorageInvalid: the folder is not there: no backup was made yet, or its disk is not mounted.
+    """
     from avalanche_backup import catalog  # noqa: PLC0415
     from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
 
     place = configuration.place
-    if place.storage.kind == "directory" and not Path(place.storage.root).is_dir():
-        return [], []
     types = (backup_type,) if backup_type else BACKUP_TYPES
     found = catalog.backups(open_store(place.storage), place.prefix, types)
     good = [each.metadata for each in found if isinstance(each, catalog.Found)]
-    damaged = [f"{each.key}: {each.message}" for each in found if isinstance(each, catalog.Damaged)]
+    damaged = [each for each in found if isinstance(each, catalog.Damaged)]
     return sorted(good, key=lambda each: (each.timestamp, each.backup_id), reverse=True), damaged
 
 
@@ -157,6 +182,13 @@ def _targets(
         if artifact.role == "data" and family in families:
             here = configuration.source(family).model_copy(update={"name": artifact.source})
             targets.append(RestoreTarget(artifact=artifact.source, target=here))
+    names = [each.artifact for each in targets if each.target.kind != "files"]
+    if len(names) > 1:  # one after the other into the same database: the last would be all that is left
+        raise RestoreRefused(
+            f"backup {metadata.backup_id} holds {len(names)} databases ({', '.join(names)}), and one is configured here: "
+            "restore them in the cluster, or by hand as their metadata says",
+            reason="SeveralDatabases",
+        )
     if not targets:
         raise RestoreRefused(f"backup {metadata.backup_id} holds no {part}", reason="SourceNotInBackup")
     return tuple(targets)

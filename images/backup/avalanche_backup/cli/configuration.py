@@ -6,6 +6,8 @@ An unknown key is an error that names the nearest known one: a typing error must
 from __future__ import annotations
 
 import difflib
+import fnmatch
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +24,7 @@ from avalanche_contract.request import (
     FilesSource,
     Place,
     PostgresqlSource,
+    RelativePath,
     S3Storage,
     Source,
     SqliteSource,
@@ -30,6 +33,16 @@ from avalanche_contract.request import (
 DEFAULT_FILE = Path("config/backup.yaml")
 DATABASE, FILES = "database", "files"
 _ALGORITHMS = {"gzip": "Gzip", "zstd": "Zstd", "none": "None"}
+VARIABLES = (
+    "DB_TYPE",
+    "DB_HOST",
+    "DB_PORT",
+    "DB_NAME",
+    "DB_USER",
+    "DB_PASSWORD",
+    "DB_PATH",
+    "BACKUP_CLOUD_ENABLED",
+)
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
@@ -41,7 +54,12 @@ class FilesSection(_Section):
     """Which files are backed up."""
 
     base_dir: str = "."
-    paths: tuple[str, ...] = ("data/datasets", "data/reference", "data/results", "config")
+    paths: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = (
+        "data/datasets",
+        "data/reference",
+        "data/results",
+        "config",
+    )
     exclude: tuple[str, ...] = ()
 
 
@@ -118,8 +136,23 @@ class Configuration:
         """Give one source by its name."""
         if name == FILES:
             files = self._section.files
+            self._refuse_own_backups(files)
             return FilesSource(name=FILES, root=files.base_dir, paths=files.paths, exclude=files.exclude)
         return self._database()
+
+    def _refuse_own_backups(self, files: FilesSection) -> None:
+        """Refuse files that hold the folder of the backups: each would hold all those before it."""
+        root = Path(os.path.abspath(self._section.root_dir))  # noqa: PTH100 - links are not followed, as in the walk
+        base = Path(os.path.abspath(files.base_dir))  # noqa: PTH100
+        for path in files.paths:
+            within = root.is_relative_to(Path(os.path.normpath(base / path)))
+            if within and not any(
+                fnmatch.fnmatch(str(root.relative_to(base)), each) for each in files.exclude
+            ):
+                raise UsageInvalid(
+                    f"backup.files.paths: {path} holds backup.root_dir ({self._section.root_dir}), so each backup would "
+                    f"hold those before it: put {root.relative_to(base)} into backup.files.exclude, or backups elsewhere"
+                )
 
     @property
     def place(self) -> Place:
@@ -133,6 +166,7 @@ class Configuration:
             for field, name in (
                 ("access_key_id", "AWS_ACCESS_KEY_ID"),
                 ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+                ("session_token", "AWS_SESSION_TOKEN"),
             )
             if self._environment.get(name)
         }
@@ -184,7 +218,16 @@ def read_configuration(path: Path | None, environment: Mapping[str, str]) -> Con
 
     :raises UsageInvalid: the file is missing or wrong; the message names the key and the remedy.
     """
+    _refuse_misspelt(environment)
     return Configuration(parse(_load(path)), environment)
+
+
+def _refuse_misspelt(environment: Mapping[str, str]) -> None:
+    """Refuse a variable that is nearly one of ours: left out in silence, it would mean another database."""
+    for name in environment:
+        near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.85)
+        if near and near[0] != name and name.startswith(("DB_", "BACKUP_")):
+            raise UsageInvalid(f"environment variable {name} is not known; did you mean {near[0]}?")
 
 
 def parse(document: Any) -> BackupSection:

@@ -15,7 +15,7 @@ from click.shell_completion import get_completion_class
 from avalanche_backup.cli.configuration import Configuration, read_configuration
 from avalanche_backup.cli.environment import load_dotenv
 from avalanche_backup.cli.output import as_json, plan_text, size, table
-from avalanche_backup.errors import Failure, RestoreRefused, UsageInvalid
+from avalanche_backup.errors import Failure, RestoreRefused, UsageInvalid, describe_defect
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
@@ -116,12 +116,13 @@ def verify(settings: Settings, backup_id: str | None, recent: int | None, every:
     if [backup_id is not None, recent is not None, every].count(True) != 1:
         raise UsageInvalid("say which: --backup-id ID, --recent N or --all")
     configuration = settings.configuration
-    wanted = (
-        [backup_id]
-        if backup_id
-        else [each.backup_id for each in actions.list_backups(configuration, None)[0]][:recent]
-    )
+    found, damaged = ([], []) if backup_id else actions.list_backups(configuration, None)
+    wanted = [backup_id] if backup_id else [each.backup_id for each in found][:recent]
     verdicts = [(each, *actions.verify(configuration, each)) for each in wanted]
+    if every:
+        verdicts += [
+            (_named(each.key), "VerificationFailed", "MetadataInvalid", each.message) for each in damaged
+        ]
     if settings.json:
         names = ("backup_id", "status", "reason", "message")
         click.echo(as_json([dict(zip(names, verdict, strict=True)) for verdict in verdicts]))
@@ -226,12 +227,17 @@ def job() -> NoReturn:
     sys.exit(run_job())
 
 
+def _named(key: str) -> str:
+    """Give the backup ID in the key of a metadata file."""
+    return key.rpartition("/")[2].removesuffix("_metadata.json")
+
+
 def _list(settings: Settings, backup_type: BackupType | None) -> None:
     from avalanche_backup.cli.actions import list_backups  # noqa: PLC0415
 
     found, damaged = list_backups(settings.configuration, backup_type)
-    for line in damaged:
-        click.secho(f"warning: {line}", fg="yellow", err=True)
+    for each in damaged:
+        click.secho(f"warning: {each.key}: {each.message}", fg="yellow", err=True)
     _show(found, settings)
 
 
@@ -278,6 +284,8 @@ def main() -> None:
             "told to stop before the work was complete: what is not listed does not exist",
             ExitCode.TERMINATED,
         )
+    except Exception as error:
+        _fail(describe_defect(error), ExitCode.UNEXPECTED)
 
 
 def _fail(message: str, code: int) -> NoReturn:

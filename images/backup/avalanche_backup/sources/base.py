@@ -58,7 +58,7 @@ class TargetState:
     found: str
     """One sentence for a person."""
     facts: tuple[str, ...] = ()
-    """What an approval stands for: stable names (tables, top-level paths), sorted; no sizes, no counts."""
+    """What an approval stands for: all names (tables, top-level paths), sorted; no sizes, no counts."""
     used_by: tuple[str, ...] = ()
     """Who has it open, for a person: ``3 sessions of application``."""
 

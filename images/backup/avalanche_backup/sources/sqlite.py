@@ -7,9 +7,11 @@ whoever has it open sees the old content or the new one; only where there is no 
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,11 @@ STEP_PAGES = 2048
 STEPS_BEFORE_ONE = 4
 """A database that is written to starts a stepwise backup over; after so many times it is copied in one step."""
 _SIDE_FILES = ("-wal", "-shm", "-journal")
+_WAITS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_OF_THE_APPLICATION = re.compile(r"no such (collation sequence|function): (\w+)")
+_UNREADABLE = re.compile("no such (module|tokenizer|collation sequence|function)|unknown tokenizer")
+"""What SQLite says where only the application's own code can read a part of its database."""
+STAND_INS_MAX = 32
 _TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
 
 
@@ -61,8 +68,8 @@ class SqliteDatabase:
             closing(sqlite3.connect(copy)) as target,
             _Explained(self.target),
         ):
-            _copy(database, target)
-            statistics = {"tables": _check(target, self.target)}
+            _copy(database, target, self.target)
+            tables, warnings = _check(target, self.target)
             target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         with copy.open("rb") as file:
             done = 0
@@ -71,7 +78,10 @@ class SqliteDatabase:
                 done += len(chunk)
                 progress(done)
         copy.unlink()
-        return Dump(moment, statistics, {"sqlite": sqlite3.sqlite_version}, files_included=(self._path.name,))
+        return Dump(
+            moment, {"tables": tables}, {"sqlite": sqlite3.sqlite_version}, warnings=warnings,
+            files_included=(self._path.name,),
+        )  # fmt: skip
 
     def inspect_target(self) -> TargetState:
         """See whether there is a database, and what is in it."""
@@ -89,9 +99,7 @@ class SqliteDatabase:
         if not tables:
             return TargetState("Empty", "a database without tables")
         return TargetState(
-            "HoldsData",
-            f"a database with {len(tables)} tables",
-            tuple(f"table:{each}" for each in tables[:500]),
+            "HoldsData", f"a database with {len(tables)} tables", tuple(f"table:{each}" for each in tables)
         )
 
     def restore(
@@ -112,7 +120,7 @@ class SqliteDatabase:
         try:
             _write(copy, chunks, progress)
             with closing(sqlite3.connect(copy)) as database, _Explained(self.target):
-                tables = _check(database, "the backup")
+                tables, _ = _check(database, "the backup")
             self._put(copy)
         finally:
             copy.unlink(missing_ok=True)
@@ -129,38 +137,58 @@ class SqliteDatabase:
             return False
         try:
             with closing(self._open()) as database, _Explained(self.target):
-                rows = database.execute("PRAGMA quick_check(1)").fetchall()
-        except (SourceInvalid, SourceUnavailable):
+                rows, _ = _integrity(database, "quick_check")
+        except SourceInvalid:
             return False
-        return rows == [("ok",)]
+        except (
+            SourceUnavailable
+        ) as busy:  # healthy or not: somebody works with it, and it is not ours to take away
+            raise self._busy(busy.message) from None
+        return rows == ["ok"]
 
     def _copy_into(self, copy: Path) -> None:
         """Write over the content in one transaction; a journal mode that others rely on stays."""
         with closing(sqlite3.connect(copy)) as source, closing(self._open()) as live:
-            mode = live.execute("PRAGMA journal_mode").fetchone()[0]
             try:
-                source.backup(live)
+                mode = str(live.execute("PRAGMA journal_mode").fetchone()[0])
+                self._take_page_size(source, live, mode)
+                source.backup(live, progress=_patience(self.target))
                 live.execute(
                     f"PRAGMA journal_mode = {mode}" if mode in ("wal", "delete") else "PRAGMA journal_mode"
                 )
-            except sqlite3.Error as error:
-                raise RestoreFailed(
-                    f"{self.target} is busy: {error}. It is as it was; stop what writes to it, and ask again",
-                    reason="TargetBusy",
-                ) from None
+            except (sqlite3.Error, SourceUnavailable) as error:
+                raise self._busy(str(error)) from None
+
+    def _take_page_size(self, source: sqlite3.Connection, live: sqlite3.Connection, mode: str) -> None:
+        """Let a database in WAL mode leave it where its pages have another size: only then can they change it."""
+        sizes = {int(each.execute("PRAGMA page_size").fetchone()[0]) for each in (source, live)}
+        if mode == "wal" and len(sizes) > 1:
+            left = live.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+            if left != "delete":
+                raise sqlite3.OperationalError("its pages have another size, which needs it for itself")
+
+    def _busy(self, why: str) -> RestoreRefused:
+        return RestoreRefused(
+            f"{self.target} is in use: {why}. It is as it was; stop what writes to it, and ask again",
+            reason="TargetBusy",
+        )
 
     def _replace(self, copy: Path) -> None:
         """Put a file in place where no database can be written into; logs of the old one would spoil the new."""
-        beside = self._path.with_name(f".{self._path.name}.avalanche-restore")
+        place = self._path.resolve()  # a link to the file stays a link
+        beside = place.with_name(f".{place.name}.avalanche-restore")
         try:
-            mode = self._path.stat().st_mode & 0o777 if self._path.exists() else 0o660
+            before = place.stat() if place.exists() else None
             with copy.open("rb") as source:
                 _write(beside, iter(lambda: source.read(CHUNK), b""), lambda _: None)
-            beside.chmod(mode)
+            if before is not None:
+                with suppress(PermissionError):  # only root gives files away
+                    os.chown(beside, before.st_uid, before.st_gid)
+            beside.chmod(before.st_mode & 0o777 if before is not None else 0o660)
             for ending in _SIDE_FILES:
-                self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
-            beside.replace(self._path)
-            _sync_folder(self._path.parent)
+                place.with_name(place.name + ending).unlink(missing_ok=True)
+            beside.replace(place)
+            _sync_folder(place.parent)
         except OSError as error:
             raise RestoreFailed(f"{self.target} cannot be written: {error.strerror}") from None
         finally:
@@ -171,8 +199,8 @@ class SqliteDatabase:
         if wanted is not None and dict(wanted) != dict(tables):
             raise RestoreFailed(f"{self.target}: the rows are not those that the metadata counts")
         with closing(self._open()) as database, _Explained(self.target):
-            rows = database.execute("PRAGMA quick_check(1)").fetchall()
-        if rows != [("ok",)]:
+            rows, _ = _integrity(database, "quick_check")
+        if rows != ["ok"]:
             raise RestoreFailed(f"{self.target} is not healthy after the restore")
         return f"{len(tables)} tables with {sum(tables.values())} rows are back in {self.target}"
 
@@ -213,12 +241,30 @@ class _Explained:
         raise SourceUnavailable(f"{self._target}: {error}") from None
 
 
-def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Copy in steps, which lets writers in between; each of their writes starts it over, so in one step at last."""
-    starts, last = 0, -1
+def _patience(target: str) -> Callable[[int, int, int], None]:
+    """Give a progress hook that ends a copy which cannot go on: the library itself would try for ever.
 
-    def watch(_: int, remaining: int, __: int) -> None:
+    :raises SourceUnavailable: from within the copy.
+    """
+    since: float | None = None
+
+    def watch(code: int, _: int, __: int) -> None:
+        nonlocal since
+        now = time.monotonic()
+        since = (since or now) if code in _WAITS else None
+        if since is not None and now - since > BUSY_SECONDS:
+            raise SourceUnavailable(f"{target} was locked for {BUSY_SECONDS:.0f} seconds")
+
+    return watch
+
+
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> None:
+    """Copy in steps, which lets writers in between; each of their writes starts it over, so in one step at last."""
+    starts, last, patience = 0, -1, _patience(name)
+
+    def watch(code: int, remaining: int, total: int) -> None:
         nonlocal starts, last
+        patience(code, remaining, total)
         if last != -1 and remaining > last:
             starts += 1
             if starts >= STEPS_BEFORE_ONE:
@@ -228,24 +274,57 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     try:
         source.backup(target, pages=STEP_PAGES, progress=watch, sleep=0.01)
     except _Restarted:
-        source.backup(target, pages=-1)
+        source.backup(target, pages=-1, progress=_patience(name))
 
 
 class _Restarted(Exception):
     """The backup was started over too often."""
 
 
-def _check(database: sqlite3.Connection, what: str) -> dict[str, int]:
-    """Check a copy, and count the rows of its tables."""
-    rows = [str(row[0]) for row in database.execute("PRAGMA integrity_check(3)")]
+def _check(database: sqlite3.Connection, what: str) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Check a copy, count the rows of its tables, and say what only the application itself could check."""
+    rows, warnings = _integrity(database)
     if rows != ["ok"]:
         raise SourceInvalid(f"{what} is corrupt: {'; '.join(rows)[:300]}", reason="SourceCorrupt")
-    return {name: _count(database, name) for name in _tables(database)}
+    counted = {name: _count(database, name) for name in _tables(database)}
+    return {name: count for name, count in counted.items() if count is not None}, warnings
 
 
-def _count(database: sqlite3.Connection, table: str) -> int:
+def _integrity(
+    database: sqlite3.Connection, pragma: str = "integrity_check"
+) -> tuple[list[str], tuple[str, ...]]:
+    """Run integrity_check; where that needs code that only the application has, quick_check with stand-ins for it."""
+    warnings: list[str] = []
+    for _ in range(STAND_INS_MAX):
+        try:
+            return [str(row[0]) for row in database.execute(f"PRAGMA {pragma}(3)")], tuple(warnings)
+        except sqlite3.OperationalError as error:
+            found = _OF_THE_APPLICATION.search(str(error))
+            if found is None:
+                raise
+            _stand_in(database, *found.groups())
+            pragma = "quick_check"
+            warnings.append(f"indexes were not checked: {error}, which only the application has")
+    raise SourceInvalid("too much of the database is code of the application", reason="SourceInvalid")
+
+
+def _stand_in(database: sqlite3.Connection, kind: str, name: str) -> None:
+    """Let SQLite go on without an order or a function of the application: quick_check does not compare by them."""
+    if kind == "collation sequence":
+        database.create_collation(name, lambda one, two: (one > two) - (one < two))
+    else:
+        database.create_function(name, -1, lambda *_: None, deterministic=True)
+
+
+def _count(database: sqlite3.Connection, table: str) -> int | None:
+    """Count rows; ``None`` of a virtual table that only the application can read."""
     quoted = table.replace('"', '""')
-    return int(database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 - quoted, of our own reading
+    try:
+        return int(database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 - quoted, of our own reading
+    except sqlite3.OperationalError as error:
+        if not _UNREADABLE.search(str(error)):
+            raise
+        return None
 
 
 def _tables(database: sqlite3.Connection) -> list[str]:

@@ -12,22 +12,26 @@ from avalanche_backup.verbs.context import Context
 from avalanche_contract.request import CatalogRequest
 from avalanche_contract.result import Result
 
+PAGE_MAX_BYTES = 1024 * 1024
+"""A page is read out of a log, of which the API server gives a few MiB at most."""
+
 
 def run(request: CatalogRequest, context: Context) -> Result:
     """Report one page of entries; the result says how many there were and where the next page begins."""
     store = open_store(request.storage)
-    count, damaged = 0, 0
+    count, size, damaged = 0, 0, 0
     last, cursor = request.after, None
     for key, found in _after(store, request):
-        if count == request.limit:
+        if count == request.limit or size > PAGE_MAX_BYTES:
             cursor = last
             break
         last = key
         if isinstance(found, Damaged):
             damaged += 1
         elif request.run_identity in (None, found.metadata.run.identity):
-            context.report.entry(catalog.entry(store, found))
-            count += 1
+            entry = catalog.entry(store, found)
+            context.report.entry(entry)
+            count, size = count + 1, size + len(entry.model_dump_json())
     return Result(
         nonce=request.nonce,
         verb="catalog",
