@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import tarfile
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid
 from avalanche_backup.sources.archive import CHUNK
+from avalanche_backup.sources.base import Dump
+from avalanche_backup.sources.extract import Stream, extract
 from avalanche_backup.sources.files import FileTree
 from avalanche_backup.sources.tree import MARKER
 from avalanche_contract.request import DirectoryStorage, FilesSource, Storage
@@ -131,6 +135,211 @@ def test_a_file_that_is_truncated_while_it_is_read_fails(tree: Path, tmp_path: P
 
     with pytest.raises(SourceInvalid, match="truncated while it was read"):
         FileTree(source(tree)).dump(Truncating(), index=None, scratch=tmp_path, progress=lambda _: None)
+
+
+class Doing:
+    """A sink that does something once, when so many bytes have come: in the middle of a dump."""
+
+    def __init__(self, act: Callable[[], None], after: int) -> None:
+        self._act: Callable[[], None] | None = act
+        self._left = after
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take bytes, and act where it is time."""
+        self._left -= len(data)
+        if self._left < 0 and self._act is not None:
+            act, self._act = self._act, None
+            act()
+
+
+def _dump(wanted: FilesSource, act: Callable[[], None], scratch: Path, after: int = 4000) -> Dump:
+    return FileTree(wanted).dump(Doing(act, after), index=None, scratch=scratch, progress=lambda _: None)
+
+
+def test_what_goes_away_under_a_backup_is_told_of(tree: Path, tmp_path: Path) -> None:
+    dump = _dump(source(tree), (tree / "data/mode").unlink, tmp_path)
+    assert dump.statistics["gone"] == 1 and any("went away" in each for each in dump.warnings)
+
+
+def test_a_folder_that_goes_away_is_told_of_as_a_file_is(tree: Path, tmp_path: Path) -> None:
+    dump = _dump(source(tree), (tree / "data/empty").rmdir, tmp_path)
+    assert dump.statistics["gone"] == 1 and not (tree / "data/empty").exists()
+
+
+def test_a_tree_that_is_cleared_under_a_backup_is_no_smaller_success(tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    root.mkdir()
+    for number in range(100):
+        (root / f"{number:03}").write_text("x")
+
+    def clear() -> None:
+        for number in range(50, 100):
+            (root / f"{number:03}").unlink()
+
+    with pytest.raises(SourceInvalid, match="50 of 100 entries went away") as raised:
+        _dump(source(root), clear, tmp_path)
+    assert raised.value.reason == "SourceChanged"
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_told_of(tree: Path, tmp_path: Path) -> None:
+    def write() -> None:
+        with (tree / "data/-odd\nname").open("r+b") as file:
+            file.seek(2_900_000)
+            file.write(b"new")
+
+    dump = _dump(source(tree), write, tmp_path, after=CHUNK)
+    assert dump.statistics["changed"] == 1 and any("old and new" in each for each in dump.warnings)
+
+
+@pytest.mark.parametrize("chosen", ["way", "way/x", "data/mode/x"])
+def test_a_path_that_is_a_link_or_leads_through_one_or_through_a_file_is_refused(
+    volume: Runner, tree: Path, chosen: str
+) -> None:
+    (tree / "way").symlink_to("data")
+    reason = "SourceIsLink" if "way" in chosen else "SourceMissing"
+    assert _fails(volume, source(tree, paths=(chosen,))).reason == reason
+
+
+@pytest.mark.parametrize("path", ["..", "/etc", "a/../b", ""])
+def test_a_path_out_of_the_root_is_refused_before_anything(path: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not relative to the root"):
+        source(tmp_path, paths=(path,))
+
+
+def test_a_tree_deeper_than_pythons_stack_comes_back(volume: Runner, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    root, target = tmp_path / "deep", tmp_path / "target"
+    try:
+        for each in (root, target):
+            each.mkdir()
+        _dig(root, 600)
+        made = volume.backup(source(root), kind="files")
+        volume.execute(made, source(target), None)
+        listed = [
+            subprocess.run(
+                ["find", ".", "-printf", "%d %f\n"], cwd=each, capture_output=True, check=True
+            ).stdout
+            for each in (root, target)
+        ]
+        assert listed[0] == listed[1] and listed[0].endswith(b"601 bottom\n")
+    finally:
+        subprocess.run(["rm", "-rf", root, target], check=True)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _dig(root: Path, levels: int) -> None:
+    folder = os.open(root, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=folder)
+        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    os.close(folder)
+
+
+def test_a_part_makes_the_folders_that_lead_to_it_as_they_were(
+    volume: Runner, tree: Path, tmp_path: Path
+) -> None:
+    (tree / "data").chmod(0o2755)
+    made, target = volume.backup(source(tree), kind="files"), tmp_path / "target"
+    target.mkdir()
+    volume.restore(made, source(target), paths=("data/mode",))
+    assert (target / "data").stat().st_mode & 0o7777 == 0o2755
+    assert [each.name for each in (target / "data").iterdir()] == ["mode"]
+
+
+def test_a_hard_link_to_what_was_not_chosen_is_refused_and_not_made_to_another_file(
+    volume: Runner, tree: Path
+) -> None:
+    made = volume.backup(source(tree), kind="files")
+    first, second = sorted(["data/hard", "data/nothing"])
+    (tree / first).unlink()
+    (tree / first).write_text("another file by now")
+    with pytest.raises(RestoreFailed) as raised:
+        volume.restore(made, source(tree), paths=(second,))
+    assert raised.value.reason == "LinkOutsidePaths"
+
+
+def test_a_part_does_not_make_whole_what_an_earlier_restore_left_unfinished(
+    volume: Runner, tree: Path
+) -> None:
+    made = volume.backup(source(tree), kind="files")
+    (tree / MARKER).touch()
+    volume.restore(made, source(tree), paths=("data/mode",))
+    assert (tree / MARKER).exists()
+    volume.restore(made, source(tree))
+    assert not (tree / MARKER).exists()
+
+
+def test_files_where_the_backup_lay_need_an_approval_whatever_the_policy_names_by_now(
+    volume: Runner, tree: Path
+) -> None:
+    made = volume.backup(source(tree, paths=("data",)), kind="files")
+    (tree / "other").mkdir()
+    assert volume.plan(made, source(tree, paths=("other",))).needs_approval
+
+
+def test_one_more_file_among_thousands_is_another_plan(volume: Runner, tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    root.mkdir()
+    for number in range(3000):
+        (root / str(number)).touch()
+    made = volume.backup(source(root), kind="files")
+    before = volume.plan(made, source(root)).digest
+    (root / "zzz").touch()
+    assert volume.plan(made, source(root)).digest != before
+
+
+def test_a_folder_that_its_user_may_not_read_is_said_plainly(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    for each in (tmp_path, *list(tmp_path.parents)[:2]):
+        each.chmod(0o711)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # nothing is closed to root
+    try:
+        with pytest.raises(SourceInvalid) as raised:
+            FileTree(source(closed)).inspect()
+    finally:
+        os.seteuid(user)
+    assert raised.value.reason == "SourceUnreadable"
+
+
+def test_a_sparse_entry_is_refused_before_it_becomes_large(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with (tmp_path / "in" / "hole").open("wb") as file:
+        file.truncate(300_000_000)
+    archive = subprocess.run(
+        ["tar", "--sparse", "--format=gnu", "-cf", "-", "-C", tmp_path / "in", "hole"],
+        capture_output=True,
+        check=True,
+    ).stdout
+    target = tmp_path / "target"
+    target.mkdir()
+    with pytest.raises(RestoreFailed, match="sparse"):
+        _extract(target, archive)
+    assert not (target / "hole").exists()
+
+
+def test_many_entries_take_no_memory_for_each(tmp_path: Path) -> None:
+    entries = [
+        (f"{number:06}", tarfile.DIRTYPE if number % 2 else tarfile.SYMTYPE, "x") for number in range(20_000)
+    ]
+    archive, target = _archive(*entries), tmp_path / "target"
+    target.mkdir()
+    tracemalloc.start()
+    root = os.open(target, os.O_RDONLY)
+    try:
+        extract(Stream(archive[at : at + CHUNK] for at in range(0, len(archive), CHUNK)), root, ("none",))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        os.close(root)
+    assert peak < 4_500_000
 
 
 def test_a_tree_whose_restore_did_not_end_is_not_backed_up(volume: Runner, tree: Path) -> None:

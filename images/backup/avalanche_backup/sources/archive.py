@@ -24,6 +24,8 @@ CHUNK = 1024 * 1024
 BLOCK = tarfile.BLOCKSIZE
 RECORD = tarfile.RECORDSIZE
 WARNINGS_MAX = 20
+GONE_MIN, GONE_PERCENT = 10, 10
+"""So many entries, and such a share of all, may go away under a backup: temporary files do, a tree does not."""
 
 
 @dataclass
@@ -36,19 +38,25 @@ class Written:
     links: int = 0
     bytes: int = 0
     skipped: int = 0
+    gone: int = 0
+    changed: int = 0
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
         """Remember a warning; beyond twenty they are only counted."""
-        self.skipped += 1
         if len(self.warnings) < WARNINGS_MAX:
             self.warnings.append(text)
+
+    def went_away(self, path: str) -> None:
+        """Count an entry that was there, and was not any more when it came to it."""
+        self.gone += 1
+        self.warn(f"{shown(path)} went away while the backup ran")
 
     def statistics(self) -> dict[str, int]:
         """Give the counts for the metadata."""
         return {
             "entries": self.entries, "files": self.files, "directories": self.directories, "links": self.links,
-            "bytes": self.bytes, "skipped": self.skipped,
+            "bytes": self.bytes, "skipped": self.skipped, "gone": self.gone, "changed": self.changed,
         }  # fmt: skip
 
 
@@ -75,10 +83,21 @@ class Archive:
         elif stat.S_ISLNK(mode):
             self._add_link(found)
         else:
+            self.written.skipped += 1
             self.written.warn(f"{shown(found.path)} is neither file, folder nor link: left out")
 
     def finish(self) -> Written:
-        """Write the end of the archive."""
+        """Write the end of the archive.
+
+        :raises SourceInvalid: much of the tree went away meanwhile.
+        """
+        written = self.written
+        if written.gone > GONE_MIN and written.gone * 100 > GONE_PERCENT * (written.entries + written.gone):
+            raise SourceInvalid(
+                f"{written.gone} of {written.entries + written.gone} entries went away while the backup ran, "
+                f"{written.warnings[0]}: back up when nothing clears the tree",
+                reason="SourceChanged",
+            )
         padding = -(self._offset + 2 * BLOCK) % RECORD
         self._write(bytes(2 * BLOCK + padding))
         return self.written
@@ -94,7 +113,8 @@ class Archive:
                 found.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=found.folder
             )
         except FileNotFoundError:
-            return  # it went away: it was not there at the end
+            self.written.went_away(found.path)
+            return
         except OSError as error:
             raise unreadable(found.path, error) from None
         try:
@@ -116,12 +136,20 @@ class Archive:
         self._write(bytes(-status.st_size % BLOCK))
         self.written.files += 1
         self.written.bytes += status.st_size
+        self._see_change(found.path, status, os.fstat(descriptor))
         self._note(found.path, "file", status, sha256=digest.hexdigest())
+
+    def _see_change(self, path: str, before: os.stat_result, after: os.stat_result) -> None:
+        """Say of a file that was written to while it was read that it may hold old and new, as tar and borg do."""
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            self.written.changed += 1
+            self.written.warn(f"{shown(path)} was written to while it was read: it may hold old and new")
 
     def _add_link(self, found: Found) -> None:
         try:
             target = os.readlink(found.name, dir_fd=found.folder)
         except FileNotFoundError:
+            self.written.went_away(found.path)
             return
         except OSError as error:
             raise unreadable(found.path, error) from None

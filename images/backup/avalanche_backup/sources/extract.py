@@ -6,6 +6,7 @@ one or the new one.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import stat
@@ -19,7 +20,9 @@ from avalanche_backup.errors import Failure, RestoreFailed
 CHUNK = 1024 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE = 0o777
-"""Special bits do not come back: a restore makes no program run as another user."""
+"""Of files: set-id bits do not come back, a restore makes no program run as another user."""
+_FOLDER_MODE = 0o3777
+"""Of folders: setgid and sticky say who may share them, and run nothing."""
 
 
 class Stream:
@@ -60,6 +63,8 @@ class Extracted:
     files: int = 0
     links: int = 0
     directories: int = 0
+    linkable: set[str] | None = None
+    """Of a part: the files that other names may be hard links to; ``None`` where everything is restored."""
     folders: list[tuple[str, int, float]] = field(default_factory=list)
     """Modes and times of folders, set last: writing into a folder changes its time, and may need its mode."""
 
@@ -69,14 +74,17 @@ def extract(stream: Stream, root: int, paths: tuple[str, ...]) -> Extracted:
 
     :raises RestoreFailed: an entry would leave the root, or cannot be written.
     """
-    done = Extracted()
+    done = Extracted(linkable=set() if paths else None)
     try:
         with tarfile.open(
             fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=CHUNK
         ) as archive:  # type: ignore[call-overload]
             for entry in archive:
+                archive.members.clear()  # it would keep every entry of a million
                 if chosen(entry.name, paths):
                     _put(archive, entry, root, done)
+                elif entry.isdir() and leads(entry.name, paths):
+                    _lead(entry, root, done)
     except tarfile.TarError as error:
         raise RestoreFailed(f"the archive cannot be read: {error}") from None
     stream.drain()
@@ -84,15 +92,36 @@ def extract(stream: Stream, root: int, paths: tuple[str, ...]) -> Extracted:
         with _Inside(root, path) as (folder, name):
             os.chmod(name, mode, dir_fd=folder)
             os.utime(name, (moment, moment), dir_fd=folder, follow_symlinks=False)
+    _sync(root)
     return done
 
 
 def chosen(path: str, paths: tuple[str, ...]) -> bool:
-    """Say whether a path is one of some, or lies beneath one, or leads to one."""
+    """Say whether a path is one of some, or lies beneath one."""
     if not paths or any(os.path.normpath(each) == "." for each in paths):
         return True
     wanted = [os.path.normpath(each) for each in paths]
     return any(path == each or path.startswith(f"{each}/") for each in wanted)
+
+
+def leads(path: str, paths: tuple[str, ...]) -> bool:
+    """Say whether a folder leads to one of some paths."""
+    return any(os.path.normpath(each).startswith(f"{path}/") for each in paths)
+
+
+def _lead(entry: tarfile.TarInfo, root: int, done: Extracted) -> None:
+    """Make a folder on the way to what was chosen, as the backup has it; one that is there stays as it is."""
+    path = _checked(entry.name)
+    with _Inside(root, path, create=True) as (folder, name):
+        if _make_folder(folder, name):
+            done.folders.append((path, entry.mode & _FOLDER_MODE, entry.mtime))
+
+
+def _sync(root: int) -> None:
+    """Bring everything to the disk before anybody says that it is back (vmware-tanzu/velero#9460)."""
+    syncfs = getattr(ctypes.CDLL(None), "syncfs", None) if os.name == "posix" else None
+    if (syncfs is None or syncfs(root) != 0) and hasattr(os, "sync"):
+        os.sync()
 
 
 def _put(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, done: Extracted) -> None:
@@ -101,19 +130,22 @@ def _put(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, done: Extr
         with _Inside(root, path, create=True) as (folder, name):
             if entry.isdir():
                 _make_folder(folder, name)
-                done.folders.append((path, entry.mode & _MODE, entry.mtime))
+                done.folders.append((path, entry.mode & _FOLDER_MODE, entry.mtime))
                 done.directories += 1
-            elif entry.isreg():
+            elif entry.isreg() and not entry.issparse():
                 _write_file(archive, entry, folder, name)
                 done.files += 1
+                if done.linkable is not None:
+                    done.linkable.add(path)
             elif entry.issym():
                 _replace(folder, name, lambda beside: os.symlink(entry.linkname, beside, dir_fd=folder))
                 done.links += 1
             elif entry.islnk():
+                _check_link(entry, done.linkable)
                 _link(entry, root, folder, name)
                 done.links += 1
             else:
-                raise RestoreFailed(f"{path!r} is a device or a pipe: none is made")
+                raise RestoreFailed(f"{path!r} is a device, a pipe or sparse: none is made")
     except OSError as error:
         raise RestoreFailed(f"{path!r} cannot be written: {os.strerror(error.errno or 0)}") from None
 
@@ -151,14 +183,16 @@ class _Inside:
         os.close(self._folder)
 
 
-def _make_folder(folder: int, name: str) -> None:
-    """Make a folder, or keep the one that is there; what is there and no folder gives way."""
+def _make_folder(folder: int, name: str) -> bool:
+    """Make a folder and say so, or keep the one that is there; what is there and no folder gives way."""
     try:
         os.mkdir(name, 0o700, dir_fd=folder)
     except FileExistsError:
-        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=folder)
-            os.mkdir(name, 0o700, dir_fd=folder)
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            return False
+        os.unlink(name, dir_fd=folder)
+        os.mkdir(name, 0o700, dir_fd=folder)
+    return True
 
 
 def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, name: str) -> None:
@@ -195,6 +229,15 @@ def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, n
 def _nanoseconds(text: str) -> int:
     whole, _, part = text.partition(".")
     return int(whole) * 1_000_000_000 + int((part + "000000000")[:9] or 0)
+
+
+def _check_link(entry: tarfile.TarInfo, linkable: set[str] | None) -> None:
+    """Refuse a link to what was not restored: whatever lies under that name now is another file."""
+    if linkable is not None and entry.linkname not in linkable:
+        raise RestoreFailed(
+            f"{entry.name!r} is a hard link to {entry.linkname!r}, which was not restored: choose that as well",
+            reason="LinkOutsidePaths",
+        )
 
 
 def _link(entry: tarfile.TarInfo, root: int, folder: int, name: str) -> None:

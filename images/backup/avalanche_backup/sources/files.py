@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,10 @@ from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, Sour
 from avalanche_backup.sources.archive import Archive
 from avalanche_backup.sources.base import Dump, Inspection, ProgressHook, Sink, TargetState
 from avalanche_backup.sources.extract import Stream, extract
-from avalanche_backup.sources.tree import MARKER, Selection, minimal, shown, walk
+from avalanche_backup.sources.tree import MARKER, Selection, minimal, shown, unreadable, walk
 from avalanche_contract.request import FilesSource
 
 NAMES_MAX = 100
-FACTS_MAX = 200
 
 
 class FileTree:
@@ -56,7 +56,7 @@ class FileTree:
         moment = datetime.now(UTC)
         archive = Archive(sink, index, progress)
         top: dict[str, None] = {}
-        for found in walk(self._selection):
+        for found in walk(self._selection, archive.written.went_away):
             archive.add(found)
             if len(top) < NAMES_MAX and found.path.count("/") <= 0:
                 top[shown(found.path).strip("'\"")] = None
@@ -65,17 +65,28 @@ class FileTree:
             raise SourceInvalid(
                 f"{self.target}: every file went away while it was read", reason="SourceEmpty"
             )
-        return Dump(moment, written.statistics(), warnings=tuple(written.warnings), files_included=tuple(top))
+        return Dump(
+            moment, written.statistics(), recreate={"paths": list(self._selection.paths)},
+            warnings=tuple(written.warnings), files_included=tuple(top),
+        )  # fmt: skip
 
     def inspect_target(self) -> TargetState:
         """See what lies where files would go."""
         if not self._root.is_dir():
             raise RestoreRefused(f"the folder {self.target} does not exist", reason="TargetMissing")
-        names = sorted(self._top_names())
-        if not names:
+        count, fact = 0, 0
+        try:
+            for name in self._top_names():  # counted and hashed in any order: there may be millions
+                count += 1
+                fact ^= int.from_bytes(hashlib.sha256(os.fsencode(name)).digest())
+        except OSError as error:
+            raise RestoreRefused(
+                f"{self.target} cannot be read: {error.strerror}", reason="TargetUnreadable"
+            ) from None
+        if not count:
             return TargetState("Empty", "an empty folder")
         return TargetState(
-            "HoldsData", f"{len(names)} files and folders at the top", tuple(names[:FACTS_MAX])
+            "HoldsData", f"{count} files and folders at the top", (f"{count} names {fact:064x}",)
         )
 
     def restore(
@@ -90,6 +101,7 @@ class FileTree:
         """Put files back; a marker lies in the root from the first write to the last."""
         del scratch
         marker = self._root / MARKER
+        was_marked = marker.exists()
         stream = Stream(_counted(chunks, progress))
         try:
             marker.write_text("A restore into this folder did not end. Restore again, or remove this file.\n")
@@ -100,7 +112,6 @@ class FileTree:
         root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             done = extract(stream, root, paths)
-            os.fsync(root)
         except VerificationFailed as failure:
             raise RestoreFailed(f"{failure.message}; {self.target} is marked by {MARKER}") from None
         except Failure as failure:
@@ -109,12 +120,14 @@ class FileTree:
             ) from None
         finally:
             os.close(root)
-        marker.unlink()
+        if not (paths and was_marked):  # a part does not make whole what an earlier restore left unfinished
+            marker.unlink()
         if paths and not done.files + done.links + done.directories:
             raise RestoreRefused(f"the backup holds nothing at {', '.join(paths)}", reason="PathsNotFound")
         self._compare(done.files, paths, artifact)
         return (
-            f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}"
+            f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, owned by "
+            "the user of the restore; ACLs and extended attributes are not part of a backup"
         )
 
     def _compare(self, files: int, paths: tuple[str, ...], artifact: Mapping[str, Any]) -> None:
@@ -127,7 +140,11 @@ class FileTree:
             raise SourceInvalid(
                 f"the folder {self.target} does not exist; is the volume mounted?", reason="SourceMissing"
             )
-        if (self._root / MARKER).exists():
+        try:
+            marked = (self._root / MARKER).exists()
+        except OSError as error:
+            raise unreadable(".", error) from None
+        if marked:
             raise SourceInvalid(
                 f"{self.target} holds {MARKER}: a restore into it did not end; restore again, or remove that file",
                 reason="RestoreIncomplete",
@@ -140,7 +157,7 @@ class FileTree:
             with suppress(FileNotFoundError, NotADirectoryError):
                 for each in folder.iterdir():
                     if each.name != MARKER:
-                        yield shown(each.name if path == "." else f"{path}/{each.name}")
+                        yield each.name if path == "." else f"{path}/{each.name}"
 
 
 def _counted(chunks: Iterator[bytes], progress: ProgressHook) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ import errno
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from avalanche_backup.errors import SourceInvalid
@@ -18,6 +18,13 @@ from avalanche_backup.errors import SourceInvalid
 MARKER = ".avalanche-restore-incomplete"
 """Lies in a target while a restore writes there; a tree that has it is not whole."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Gone = Callable[[str], None]
+"""Told the path of an entry that went away while the tree was walked."""
+
+
+def _ignore(path: str) -> None:
+    del path
 
 
 @dataclass(frozen=True)
@@ -45,19 +52,31 @@ class Selection:
         return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self.exclude)
 
 
-def walk(selection: Selection) -> Iterator[Found]:
-    """Give every entry, folders before what they hold.
+def walk(selection: Selection, gone: Gone = _ignore) -> Iterator[Found]:
+    """Give every entry, folders before what they hold. ``gone`` is told of what went away under the walk's eyes.
 
-    :raises SourceInvalid: a path is missing, or something cannot be read.
+    :raises SourceInvalid: a path is missing or is a link, or something cannot be read.
     """
-    root = os.open(selection.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        root = os.open(selection.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise unreadable(".", error) from None
     try:
         device = os.fstat(root).st_dev
         seen: set[str] = set()
         for path in sorted(minimal(selection.paths)):
-            yield from _below(selection, root, path, device, seen)
+            yield from _below(_Walk(selection, device, gone), root, path, seen)
     finally:
         os.close(root)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What every step of one walk needs."""
+
+    selection: Selection
+    device: int
+    gone: Gone
 
 
 def minimal(paths: tuple[str, ...]) -> list[str]:
@@ -68,10 +87,10 @@ def minimal(paths: tuple[str, ...]) -> list[str]:
     return [path for path in clean if not any(path.startswith(f"{other}/") for other in clean)]
 
 
-def _below(selection: Selection, root: int, path: str, device: int, seen: set[str]) -> Iterator[Found]:
+def _below(walking: _Walk, root: int, path: str, seen: set[str]) -> Iterator[Found]:
     """Give a chosen path and all beneath it; the folders that lead to it come along, so that modes come back."""
     if path == ".":
-        yield from _entries(selection, root, "", device)
+        yield from _entries(walking, root, "")
         return
     parts = path.split("/")
     folder = os.dup(root)
@@ -79,54 +98,98 @@ def _below(selection: Selection, root: int, path: str, device: int, seen: set[st
         for number, name in enumerate(parts):
             here = "/".join(parts[: number + 1])
             status = _status(folder, name, here)
+            _refuse_detour(folder, name, here, status, last=number == len(parts) - 1)
             if here not in seen:
                 seen.add(here)
                 yield Found(here, name, status, folder)
             if not stat.S_ISDIR(status.st_mode):
                 return
-            inner = _open_folder(folder, name, here)
+            try:
+                inner = os.open(name, _FOLDER, dir_fd=folder)
+            except OSError as error:
+                raise unreadable(here, error) from None
             os.close(folder)
             folder = inner
-        yield from _entries(selection, folder, path, device)
+        yield from _entries(walking, folder, path)
     finally:
         os.close(folder)
 
 
-def _entries(selection: Selection, folder: int, path: str, device: int) -> Iterator[Found]:
-    try:
-        names = sorted(os.listdir(folder), key=os.fsencode)
-    except OSError as error:
-        raise unreadable(path or ".", error) from None
-    for name in names:
-        here = f"{path}/{name}" if path else name
-        if name == MARKER or selection.leaves_out(here):
-            continue
-        try:
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # it went away between listing and looking: it was not there at the end
-        except OSError as error:
-            raise unreadable(here, error) from None
-        yield Found(here, name, status, folder)
-        if stat.S_ISDIR(status.st_mode) and not (selection.one_file_system and status.st_dev != device):
-            with _folder(folder, name, here) as inner:
-                yield from _entries(selection, inner, here, device)
+def _refuse_detour(folder: int, name: str, path: str, status: os.stat_result, *, last: bool) -> None:
+    """Refuse a chosen path that leads through a link, or is one: its name would be kept, and not what is there."""
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(name, dir_fd=folder)
+        raise SourceInvalid(
+            f"the path {shown(path)} is a link to {shown(target)}: choose the folder that it leads to",
+            reason="SourceIsLink",
+        )
+    if not last and not stat.S_ISDIR(status.st_mode):
+        raise SourceInvalid(f"the path {shown(path)} is a file, and no folder", reason="SourceMissing")
 
 
-@contextmanager
-def _folder(folder: int, name: str, path: str) -> Iterator[int]:
-    inner = _open_folder(folder, name, path)
+def _entries(walking: _Walk, folder: int, path: str) -> Iterator[Found]:
+    """Go through a folder and all beneath it, without recursion: a tree may be deeper than Python's stack."""
+    stack = [_Level(os.dup(folder), path)]
     try:
-        yield inner
+        while stack:
+            level = stack[-1]
+            name = next(level.names, None)
+            if name is None:
+                os.close(stack.pop().folder)
+                continue
+            found = _look(walking, level, name)
+            if found is None:
+                continue
+            yield found
+            if stat.S_ISDIR(found.status.st_mode) and not _is_another_system(walking, found):
+                with suppress(FileNotFoundError):
+                    stack.append(_Level(_open_folder(walking, found), found.path))
     finally:
-        os.close(inner)
+        for level in stack:
+            os.close(level.folder)
 
 
-def _open_folder(folder: int, name: str, path: str) -> int:
+class _Level:
+    """One open folder of a walk, and the names in it that are still to come."""
+
+    def __init__(self, folder: int, path: str) -> None:
+        self.folder, self.path = folder, path
+        try:
+            self.names = iter(sorted(os.listdir(folder), key=os.fsencode))
+        except OSError as error:
+            os.close(folder)
+            raise unreadable(path or ".", error) from None
+
+
+def _look(walking: _Walk, level: _Level, name: str) -> Found | None:
+    here = f"{level.path}/{name}" if level.path else name
+    if name == MARKER or walking.selection.leaves_out(here):
+        return None
     try:
-        return os.open(name, _FOLDER, dir_fd=folder)
+        return Found(here, name, os.stat(name, dir_fd=level.folder, follow_symlinks=False), level.folder)
+    except FileNotFoundError:
+        walking.gone(here)
+        return None
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable(here, error) from None
+
+
+def _is_another_system(walking: _Walk, found: Found) -> bool:
+    return walking.selection.one_file_system and found.status.st_dev != walking.device
+
+
+def _open_folder(walking: _Walk, found: Found) -> int:
+    """Open a folder that was just seen.
+
+    :raises FileNotFoundError: it went away, or something else took its place.
+    """
+    try:
+        return os.open(found.name, _FOLDER, dir_fd=found.folder)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            walking.gone(found.path)
+            raise FileNotFoundError(found.path) from None
+        raise unreadable(found.path, error) from None
 
 
 def _status(folder: int, name: str, path: str) -> os.stat_result:

@@ -11,10 +11,11 @@ from avalanche_backup import layout
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import RestoreRefused
 from avalanche_backup.metadata import ArtifactMetadata
-from avalanche_backup.sources.base import Source, TargetState
+from avalanche_backup.sources.base import Source as OpenSource
+from avalanche_backup.sources.base import TargetState
 from avalanche_backup.sources.opening import open_source
 from avalanche_backup.storage.base import Store
-from avalanche_contract.request import RestoreRequest, RestoreTarget
+from avalanche_contract.request import FilesSource, RestoreRequest, RestoreTarget, Source
 from avalanche_contract.result import Plan, TargetPlan
 
 BYTES_PER_SECOND = 30_000_000
@@ -26,7 +27,7 @@ class Target:
     """One artifact, where it goes, and what is there."""
 
     artifact: ArtifactMetadata
-    source: Source
+    source: OpenSource
     state: TargetState
     paths: tuple[str, ...]
 
@@ -74,8 +75,16 @@ def _open(wanted: RestoreTarget, found: Found, scratch: Path) -> Target:
             reason="KindMismatch",
         )
     scratch.mkdir(parents=True, exist_ok=True)
-    source = open_source(wanted.target, scratch)
+    source = open_source(_written_to(wanted, artifact), scratch)
     return Target(artifact, source, source.inspect_target(), wanted.paths)
+
+
+def _written_to(wanted: RestoreTarget, artifact: ArtifactMetadata) -> Source:
+    """Give the target as the restore will write to it: at the paths of the backup, whatever the policy names by now."""
+    paths = wanted.paths or tuple(artifact.recreate.get("paths") or ())
+    if isinstance(wanted.target, FilesSource) and paths:
+        return wanted.target.model_copy(update={"paths": paths})
+    return wanted.target
 
 
 def _digest(request: RestoreRequest, found: Found, targets: tuple[Target, ...]) -> str:
