@@ -122,6 +122,15 @@ class Compression(Strict):
     level: int | None = None
 
 
+class Encryption(Strict):
+    """To whom artifacts are encrypted, by age. Public keys alone: what opens a backup is not in the request that makes it."""
+
+    recipients: tuple[str, ...] = ()
+    """``age1…``. Just one of both is given."""
+    recipients_file: Credential | None = None
+    """A file of recipients, one a line, as ``age -R`` reads it."""
+
+
 class Writer(Strict):
     """Who writes: goes into ``owner.json`` and into the metadata. Empty strings standalone."""
 
@@ -146,6 +155,8 @@ class BackupReference(Strict):
     place: Place
     backup_type: BackupType
     backup_id: str = Field(alias="backupID")
+    identity: Credential | None = None
+    """A file of age identities, one a line, as ``age -i`` reads it: what opens the backup where it is encrypted."""
 
 
 class RestoreTarget(Strict):
@@ -175,6 +186,7 @@ class BackupRequest(_Request):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     destinations: Annotated[tuple[Place, ...], Field(min_length=1, max_length=1)]
     compression: Compression = Compression()
+    encryption: Encryption | None = None
 
 
 class VerifyRequest(_Request):
@@ -207,6 +219,8 @@ class ProbeRequest(_Request):
     place: Place | None = None
     """Where a policy will write: its ``owner.json`` is checked."""
     writer: Writer = Writer()
+    encryption: Encryption | None = None
+    """Its recipients are read and parsed."""
 
 
 class CatalogRequest(_Request):

@@ -88,6 +88,8 @@ class Plan(Lenient):
     location: str = ""
     snapshot_time: Time
     policy_uid: str = Field(default="", alias="policyUID")
+    recipients: tuple[str, ...] = ()
+    """The age public keys whose identities open the backup; empty where it is not encrypted."""
     targets: tuple[TargetPlan, ...]
     needs_approval: bool
     estimated_seconds: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from avalanche_contract.request import (
     BackupReference,
     BackupRequest,
     CatalogRequest,
+    Credential,
     Place,
     RestoreRequest,
     RestoreTarget,
@@ -61,6 +62,12 @@ class Runner:
     storage: Storage
     scratch: Path
     reported: Reported = field(default_factory=Reported)
+    identity: Credential | None = None
+    """What opens encrypted backups."""
+
+    def opening(self, identity: Credential | None) -> Runner:
+        """Give the same with an identity."""
+        return replace(self, identity=identity)
 
     @property
     def place(self) -> Place:
@@ -140,4 +147,6 @@ class Runner:
         """Name a backup."""
         backup_id = result.backup_id or ""
         kind: Any = backup_id.partition("_")[0]
-        return BackupReference(place=self.place, backup_type=kind, backup_id=backup_id)
+        return BackupReference(
+            place=self.place, backup_type=kind, backup_id=backup_id, identity=self.identity
+        )

@@ -5,6 +5,7 @@
     Failure
     ├── UsageInvalid            the request, configuration or command line
     ├── CredentialsMissing      a Secret, a key of it, an environment variable
+    │   └── IdentityMissing     nothing that was given opens an encrypted backup
     ├── SourceUnavailable       no answer, broken off: another try may do
     ├── SourceInvalid           wrong password, empty, corrupt, unreadable, server too new
     ├── StorageUnavailable      no answer, broken off: another try may do
@@ -78,6 +79,12 @@ class CredentialsMissing(Failure):
 
     exit_code = ExitCode.CREDENTIALS_MISSING
     default_reason = "CredentialsMissing"
+
+
+class IdentityMissing(CredentialsMissing):
+    """A backup is encrypted, and no identity was given, or none that opens it. Nothing was read yet."""
+
+    default_reason = "IdentityMissing"
 
 
 class SourceUnavailable(Failure):

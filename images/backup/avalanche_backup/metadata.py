@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from avalanche_contract.base import Time
 from avalanche_contract.names import BackupType
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
+"""1.1 added ``recipients``. Readers of one major version read all of it."""
 
 
 class _Document(BaseModel):
@@ -37,6 +39,8 @@ class ArtifactMetadata(_Document):
     source_bytes: int
     """Length of the uncompressed stream."""
     source_sha256: str
+    recipients: list[str] = Field(default_factory=list)
+    """The age public keys whose identities open it, each alone; empty where it is not encrypted."""
     target: str = ""
     """What was backed up, for a person."""
     statistics: dict[str, Any] = Field(default_factory=dict)
@@ -95,6 +99,11 @@ def combined_checksum(artifacts: list[ArtifactMetadata]) -> str:
         return f"sha256:{data[0].sha256}"
     lines = sorted(f"{artifact.sha256}  {artifact.file}\n" for artifact in data)
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def recipients_of(artifacts: Iterable[ArtifactMetadata]) -> tuple[str, ...]:
+    """Give the public keys that artifacts are encrypted for, each once."""
+    return tuple(dict.fromkeys(each for artifact in artifacts for each in artifact.recipients))
 
 
 def write_metadata(metadata: BackupMetadata) -> bytes:

@@ -22,13 +22,15 @@ from avalanche_backup.metadata import (
     MetadataInvalid,
     combined_checksum,
     read_metadata,
+    recipients_of,
     write_metadata,
 )
 from avalanche_backup.storage.directory import DirectoryStore
 from avalanche_contract.names import BACKUP_TYPES, backup_id
 from avalanche_contract.request import DirectoryStorage
 
-GOLDEN = Path(__file__).parent / "golden" / "metadata-1.0.json"
+FIRST = Path(__file__).parent / "golden" / "metadata-1.0.json"
+GOLDEN = Path(__file__).parent / "golden" / "metadata-1.1.json"
 MOMENT = datetime(2026, 3, 1, 2, tzinfo=UTC)
 PREFIXES = st.sampled_from(["", "edna/nightly/", "a/b/c/"])
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2099, 1, 1), timezones=st.just(UTC))
@@ -61,9 +63,19 @@ def test_what_only_looks_like_metadata_is_passed_over(key: str) -> None:
     assert layout.split_metadata_key(key) is None
 
 
-def test_metadata_of_the_first_release_is_read_and_written_back_the_same() -> None:
+def test_metadata_of_this_version_is_read_and_written_back_the_same() -> None:
     metadata = read_metadata(GOLDEN.read_bytes())
     assert json.loads(write_metadata(metadata)) == json.loads(GOLDEN.read_text())
+
+
+def test_metadata_of_the_first_version_is_read_as_unencrypted_and_nothing_of_it_is_lost() -> None:
+    metadata = read_metadata(FIRST.read_bytes())
+    written, first = json.loads(write_metadata(metadata)), json.loads(FIRST.read_text())
+    assert recipients_of(metadata.artifacts) == () and not metadata.encrypted
+    assert {name: written[name] for name in first if name != "artifacts"} == {
+        name: first[name] for name in first if name != "artifacts"
+    }
+    assert [each | {"recipients": []} for each in first["artifacts"]] == written["artifacts"]
 
 
 def test_a_field_of_a_later_minor_version_is_passed_over() -> None:
@@ -72,7 +84,7 @@ def test_a_field_of_a_later_minor_version_is_passed_over() -> None:
 
 @pytest.mark.parametrize("version", ["2.0", "", "10.0"])
 def test_a_later_major_version_is_refused(version: str) -> None:
-    with pytest.raises(MetadataInvalid, match=r"this release reads 1\.0"):
+    with pytest.raises(MetadataInvalid, match=r"this release reads 1\.1"):
         read_metadata(_golden(format_version=version))
 
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from avalanche_backup.cli.configuration import DATABASE, FILES, Configuration
 from avalanche_backup.cli.output import ConsoleReport
-from avalanche_backup.errors import BackupMissing, Failure, RestoreRefused, StorageInvalid, VerificationFailed
+from avalanche_backup.errors import (
+    BackupMissing,
+    Failure,
+    IdentityMissing,
+    RestoreRefused,
+    StorageInvalid,
+    VerificationFailed,
+)
 from avalanche_backup.layout import STORAGE_FILE
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
@@ -68,6 +75,7 @@ def back_up(configuration: Configuration, backup_type: BackupType) -> BackupMeta
         sources=configuration.sources(backup_type),
         destinations=(place,),
         compression=configuration.compression,
+        encryption=configuration.encryption,
     )
     result, _ = _run(request)
     return metadata_of(configuration, result.backup_id or "")
@@ -124,12 +132,14 @@ def list_backups(
 
 
 def verify(configuration: Configuration, backup_id: str) -> tuple[str, str, str]:
-    """Verify one backup, and give (status, reason, message)."""
+    """Verify one backup, and give (status, reason, message); ``NotVerified`` where what opens it is not at hand."""
     request = VerifyRequest(nonce=_nonce(), backup=_reference(configuration, backup_id))
     try:
         result, _ = _run(request)
     except VerificationFailed as failure:
         return "VerificationFailed", failure.reason, failure.message
+    except IdentityMissing as missing:
+        return "NotVerified", missing.reason, missing.message
     return "Verified", result.reason, result.message
 
 
@@ -199,4 +209,9 @@ def _reference(configuration: Configuration, backup_id: str) -> BackupReference:
         backup_type, _ = parse_backup_id(backup_id)
     except ValueError as error:
         raise BackupMissing(str(error)) from None
-    return BackupReference(place=configuration.place, backup_type=backup_type, backup_id=backup_id)
+    return BackupReference(
+        place=configuration.place,
+        backup_type=backup_type,
+        backup_id=backup_id,
+        identity=configuration.identity,
+    )

@@ -21,6 +21,7 @@ from avalanche_contract.request import (
     Compression,
     Credential,
     DirectoryStorage,
+    Encryption,
     FilesSource,
     Place,
     PostgresqlSource,
@@ -43,6 +44,7 @@ VARIABLES = (
     "DB_PATH",
     "BACKUP_CLOUD_ENABLED",
 )
+_LEVELS = {"gzip": 9, "zstd": 19, "none": 0}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
@@ -71,11 +73,22 @@ class RetentionSection(_Section):
     monthly: Annotated[int, Field(ge=0)] = 12
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class CompressionSection(_Section):
     """How artifacts are compressed."""
 
     algorithm: Literal["gzip", "zstd", "none"] = "gzip"
     level: Annotated[int, Field(ge=1, le=19)] | None = None
+
+
+class EncryptionSection(_Section):
+    """Whom backups are encrypted for, and what opens them again; public keys here, private ones in a file."""
+
+    recipients: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    identity_file: str | None = None
 
 
 class S3Section(_Section):
@@ -108,6 +121,7 @@ class BackupSection(_Section):
     files: FilesSection = FilesSection()
     retention: RetentionSection = RetentionSection()
     compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
+    encryption: EncryptionSection = EncryptionSection()
     cloud: CloudSection = CloudSection()
 
 
@@ -120,9 +134,25 @@ class Configuration:
 
     def __init__(self, section: BackupSection, environment: Mapping[str, str]) -> None:
         self._section, self._environment = section, environment
-        self.compression = Compression.model_validate(
-            {"algorithm": _ALGORITHMS[section.compression.algorithm], "level": section.compression.level}
-        )
+        self.compression = _chosen(section.compression)
+
+    @property
+    def encryption(self) -> Encryption | None:
+        """Give whom backups are encrypted for; ``None`` where they are not."""
+        recipients = self._section.encryption.recipients
+        return Encryption(recipients=recipients) if recipients else None
+
+    @property
+    def identity(self) -> Credential | None:
+        """Give where the identity is read that opens encrypted backups."""
+        path = self._section.encryption.identity_file
+        if path is None:
+            return None
+        if path.upper().startswith("AGE-SECRET-KEY-"):  # it is not repeated
+            raise UsageInvalid(
+                "backup.encryption.identity_file names a file: it never holds the identity itself"
+            )
+        return Credential(described=f"identity file {path}", file=path)
 
     def sources(self, backup_type: BackupType) -> tuple[Source, ...]:
         """Give the sources of one type of backup.
@@ -211,6 +241,14 @@ class Configuration:
         if not value:
             raise CredentialsMissing(f"environment variable {name} is not set: it names {what}")
         return value
+
+
+def _chosen(section: CompressionSection) -> Compression:
+    level, most = section.level, _LEVELS[section.algorithm]
+    if level is not None and level > most:
+        known = f"{section.algorithm} has levels 1 to {most}" if most else "none has no level"
+        raise UsageInvalid(f"backup.compression.level is {level}: {known}")
+    return Compression.model_validate({"algorithm": _ALGORITHMS[section.algorithm], "level": level})
 
 
 def read_configuration(path: Path | None, environment: Mapping[str, str]) -> Configuration:

@@ -110,7 +110,11 @@ def list_(settings: Settings, backup_type: BackupType | None) -> None:
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @click.pass_obj
 def verify(settings: Settings, backup_id: str | None, recent: int | None, every: bool) -> None:
-    """Read backups back and compare every byte with what was written. Exit code 15 where one is damaged."""
+    """Read backups back and compare every byte with what was written. Exit code 15 where one is damaged.
+
+    Encrypted backups are decoded where backup.encryption.identity_file is set; where it is not, the stored bytes are
+    compared and the message says so. Exit code 14 where the identity does not open one of them.
+    """
     from avalanche_backup.cli import actions  # noqa: PLC0415
 
     if [backup_id is not None, recent is not None, every].count(True) != 1:
@@ -128,8 +132,11 @@ def verify(settings: Settings, backup_id: str | None, recent: int | None, every:
         click.echo(as_json([dict(zip(names, verdict, strict=True)) for verdict in verdicts]))
     else:
         click.echo(table(("BACKUP-ID", "STATUS", "REASON", "MESSAGE"), verdicts))
-    if any(status != "Verified" for _, status, _, _ in verdicts):
+    statuses = {status for _, status, _, _ in verdicts}
+    if "VerificationFailed" in statuses:
         sys.exit(ExitCode.VERIFICATION_FAILED)
+    if "NotVerified" in statuses:
+        sys.exit(ExitCode.CREDENTIALS_MISSING)
 
 
 @cli.command()

@@ -47,6 +47,7 @@ def plan_text(plan: Plan) -> str:
         f"Backup    {plan.backup_id}  ({plan.location})",
         f"Data of   {plan.snapshot_time:%Y-%m-%d %H:%M:%S} UTC",
         f"Checksum  {plan.checksum}",
+        *([f"Encrypted for {', '.join(plan.recipients)}"] if plan.recipients else []),
         "",
     ]
     for target in plan.targets:

@@ -2,6 +2,10 @@
 
 gzip by isal, several times as fast as zlib, in threads; zstd by its own threads. Both write what Debian's ``gzip``
 and ``zstd`` read. The libraries are loaded when they are needed.
+
+Levels: ISA-L has few of them, so gzip's 1–3, 4–6 and 7–9 are its 1, 2 and 3 (its 0 would make data that does not compress
+a fifth longer); zstd's are its own. Data that does not compress is not paid for twice: both find it out by themselves,
+block by block, store it as it is and are then faster than on text.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ Algorithm = Literal["Gzip", "Zstd", "None"]
 SUFFIX: dict[Algorithm, str] = {"Gzip": ".gz", "Zstd": ".zst", "None": ""}
 DECODED_CHUNK = 1024 * 1024
 THREADS = 2
+ZSTD_DEFAULT = 3
+ZSTD_THREADED_MAX = 12
+"""Above this level each zstd thread needs about 100 MiB, and a pod has 256: one thread is all."""
 ZSTD_WINDOW_LOG_MAX = 27
 """A window of 128 MiB is what ``zstd -d`` accepts by default: more would be a bomb."""
 
@@ -96,8 +103,7 @@ class _Gzip:
         from isal import igzip_threaded  # noqa: PLC0415
 
         self._switch = _Switch(output)
-        # isal knows 0 to 3; gzip's 1 to 9 map onto them.
-        effort = 1 if level is None else min(3, max(0, level // 3))
+        effort = 1 if level is None else min(3, max(1, (level + 2) // 3))
         self._file: Any = igzip_threaded.open(  # type: ignore[no-untyped-call]
             self._switch, "wb", compresslevel=effort, threads=THREADS
         )
@@ -116,8 +122,9 @@ class _Gzip:
 
 class _Zstd:
     def __init__(self, output: Output, level: int | None) -> None:
-        zstd = _zstd()
-        options = {zstd.CompressionParameter.compression_level: level or 3, zstd.CompressionParameter.nb_workers: THREADS,
+        zstd, effort = _zstd(), level or ZSTD_DEFAULT
+        threads = THREADS if effort <= ZSTD_THREADED_MAX else 1
+        options = {zstd.CompressionParameter.compression_level: effort, zstd.CompressionParameter.nb_workers: threads,
                    zstd.CompressionParameter.checksum_flag: 1}  # fmt: skip
         self._output, self._compressor = output, zstd.ZstdCompressor(options=options)
 

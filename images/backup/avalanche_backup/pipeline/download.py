@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from avalanche_backup.errors import VerificationFailed
 from avalanche_backup.pipeline.compression import Algorithm, decompressed
+from avalanche_backup.pipeline.encryption import Identity, decrypted
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,12 @@ class StreamFacts:
     sha256: str
     source_bytes: int
     source_sha256: str
+    encrypted: bool = False
 
 
-def checked(chunks: Iterator[bytes], facts: StreamFacts, name: str) -> Iterator[bytes]:
+def checked(
+    chunks: Iterator[bytes], facts: StreamFacts, name: str, identities: Sequence[Identity] = ()
+) -> Iterator[bytes]:
     """Give the plain bytes of a stored stream; the last chunk only once everything agreed.
 
     Whoever writes what comes out therefore never writes the end of something damaged. More than the metadata
@@ -30,19 +35,34 @@ def checked(chunks: Iterator[bytes], facts: StreamFacts, name: str) -> Iterator[
     :raises VerificationFailed: the object is damaged, truncated or another; ``name`` is in the message.
     """
     stored = _Counted(chunks, facts.size_bytes, name, "stored")
-    plain = _Counted(decompressed(facts.algorithm, iter(stored)), facts.source_bytes, name, "decoded")
+    opened = decrypted(iter(stored), identities) if facts.encrypted else iter(stored)
+    plain = _Counted(decompressed(facts.algorithm, opened), facts.source_bytes, name, "decoded")
     held = b""
-    try:
-        for chunk in plain:
-            if held:
-                yield held
-            held = chunk
-    except VerificationFailed as failure:
-        raise VerificationFailed(f"{name}: {failure.message}", reason=failure.reason) from None
+    with closing(opened):
+        try:
+            for chunk in plain:
+                if held:
+                    yield held
+                held = chunk
+        except VerificationFailed as failure:
+            raise VerificationFailed(f"{name}: {failure.message}", reason=failure.reason) from None
     stored.check(facts.sha256)
     plain.check(facts.source_sha256)
     if held:
         yield held
+
+
+def checked_as_stored(chunks: Iterator[bytes], facts: StreamFacts, name: str) -> Iterator[bytes]:
+    """Give the stored bytes of a stream that nothing here can open: their size and hash are right, no more is known.
+
+    :raises VerificationFailed: as :func:`checked`.
+    """
+    stored = _Counted(chunks, facts.size_bytes, name, "stored")
+    try:
+        yield from stored
+    except VerificationFailed as failure:
+        raise VerificationFailed(f"{name}: {failure.message}", reason=failure.reason) from None
+    stored.check(facts.sha256)
 
 
 class _Counted:
@@ -52,7 +72,7 @@ class _Counted:
         self._chunks, self._expected, self._name, self._side = chunks, expected, name, side
         self._hash, self._count = hashlib.sha256(), 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes]:
         for chunk in self._chunks:
             self._count += len(chunk)
             if self._count > self._expected:

@@ -1,4 +1,4 @@
-"""From plain bytes to a stored object: hash, compress, hash again, upload, read back.
+"""From plain bytes to a stored object: hash, compress, encrypt, hash again, upload, read back.
 
 Nothing exists for readers before :meth:`Upload.commit`, which the caller reaches only after its producer said that
 everything was right.
@@ -12,11 +12,27 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from avalanche_backup.errors import StorageUnavailable
-from avalanche_backup.pipeline.compression import Algorithm, compressor
+from avalanche_backup.pipeline.compression import SUFFIX, Algorithm, compressor
 from avalanche_backup.pipeline.download import StreamFacts, checked
+from avalanche_backup.pipeline.encryption import SUFFIX as ENCRYPTED_SUFFIX
+from avalanche_backup.pipeline.encryption import Recipient, encryptor
 from avalanche_backup.storage.base import ObjectWriter, Store
 
 MAX_NAMES = 100
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How plain bytes become stored ones: compressed, then encrypted where there is anybody to encrypt them for."""
+
+    algorithm: Algorithm
+    level: int | None = None
+    recipients: tuple[Recipient, ...] = ()
+
+    @property
+    def suffix(self) -> str:
+        """Give what the name of an object ends with: ``.gz.age``."""
+        return SUFFIX[self.algorithm] + (ENCRYPTED_SUFFIX if self.recipients else "")
 
 
 class _Tally:
@@ -41,20 +57,21 @@ class Stored:
 
     key: str
     facts: StreamFacts
+    recipients: tuple[str, ...]
+    """Whose identities open it: those that were asked for; the key of the read-back is gone."""
 
 
 class Upload:
     """One artifact under way; a context that aborts unless it was committed."""
 
-    def __init__(
-        self, store: Store, names: Callable[[int], str], algorithm: Algorithm, level: int | None
-    ) -> None:
+    def __init__(self, store: Store, names: Callable[[int], str], encoding: Encoding) -> None:
         """Begin. ``names`` gives the key of each try: 0 is the plain name, then the free suffixes."""
-        self._store, self._names, self._algorithm = store, names, algorithm
+        self._store, self._names, self._encoding = store, names, encoding
         self._attempt = self._first_free(0)
         self._writer: ObjectWriter = store.create(names(self._attempt))
         self._stored = _Tally(self._writer.write)
-        self._compressor = compressor(algorithm, level, self._stored)
+        self._encryptor = encryptor(encoding.recipients, self._stored)
+        self._compressor = compressor(encoding.algorithm, encoding.level, self._encryptor)
         self._plain = _Tally(self._compressor.write)
 
     def __enter__(self) -> Upload:
@@ -64,6 +81,7 @@ class Upload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._compressor.abandon()
+        self._encryptor.abandon()
         self._writer.abort()
 
     def write(self, data: bytes | memoryview) -> None:
@@ -78,26 +96,30 @@ class Upload:
     def commit(self) -> Stored:
         """Finish the object, and read it back: every stored byte hashed, decoded to the end and hashed again.
 
+        What is encrypted is opened by the key that this stream alone has (:mod:`~avalanche_backup.pipeline.encryption`).
+
         :raises VerificationFailed: what lies there is not what was written; it is removed.
         """
         self._compressor.finish()
+        self._encryptor.finish()
         self._writer.commit()
         key = self._names(self._attempt)
         facts = StreamFacts(
-            algorithm=self._algorithm,
+            algorithm=self._encoding.algorithm,
             size_bytes=self._stored.count,
             sha256=self._stored.sha256,
             source_bytes=self._plain.count,
             source_sha256=self._plain.sha256,
+            encrypted=bool(self._encoding.recipients),
         )
         try:
             with self._store.read(key) as chunks:
-                for _ in checked(chunks, facts, key):
+                for _ in checked(chunks, facts, key, self._encryptor.identities):
                     pass
         except BaseException:
             self._store.delete(key)
             raise
-        return Stored(key, facts)
+        return Stored(key, facts, tuple(each.text for each in self._encoding.recipients))
 
     def _first_free(self, attempt: int) -> int:
         while self._store.head(self._names(attempt)) is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from avalanche_backup import layout
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import ObjectMissing, VerificationFailed
 from avalanche_backup.metadata import ArtifactMetadata
-from avalanche_backup.pipeline.download import StreamFacts, checked
+from avalanche_backup.pipeline.download import StreamFacts, checked, checked_as_stored
+from avalanche_backup.pipeline.encryption import Identity
 from avalanche_backup.storage.base import Store
 
 TRAILER = b"-- PostgreSQL database dump complete"
@@ -26,32 +28,59 @@ def facts_of(artifact: ArtifactMetadata) -> StreamFacts:
         sha256=artifact.sha256,
         source_bytes=artifact.source_bytes,
         source_sha256=artifact.source_sha256,
+        encrypted=bool(artifact.recipients),
     )
 
 
+@dataclass(frozen=True)
+class Reader:
+    """One backup in one store, and what opens it; no identities are needed where it is not encrypted."""
+
+    store: Store
+    found: Found
+    identities: Sequence[Identity] = ()
+
+    def decodes(self, artifact: ArtifactMetadata) -> bool:
+        """Say whether the plain bytes of an artifact can be had here."""
+        return bool(self.identities) or not artifact.recipients
+
+
 @contextmanager
-def open_artifact(store: Store, found: Found, artifact: ArtifactMetadata) -> Iterator[Iterator[bytes]]:
+def open_artifact(reader: Reader, artifact: ArtifactMetadata) -> Iterator[Iterator[bytes]]:
     """Open the plain bytes of an artifact.
 
     :raises VerificationFailed: it is missing, damaged, or not what the metadata says; while it is read.
     """
+    with _stored(reader, artifact) as chunks:
+        yield checked(chunks, facts_of(artifact), artifact.file, reader.identities)
+
+
+@contextmanager
+def _stored(reader: Reader, artifact: ArtifactMetadata) -> Iterator[Iterator[bytes]]:
+    found = reader.found
     key = layout.folder(found.prefix, found.metadata.backup_type) + artifact.file
     try:
-        with store.read(key) as chunks:
-            yield checked(chunks, facts_of(artifact), artifact.file)
+        with reader.store.read(key) as chunks:
+            yield chunks
     except ObjectMissing:
         raise VerificationFailed(
             f"{artifact.file} is missing from the storage", reason="ArtifactMissing"
         ) from None
 
 
-def read_whole(store: Store, found: Found, artifact: ArtifactMetadata) -> Iterator[int]:
-    """Read an artifact to its end, giving the length of each chunk, and look at how it begins and ends.
+def read_whole(reader: Reader, artifact: ArtifactMetadata) -> Iterator[int]:
+    """Read an artifact to its end, giving the length of each plain chunk, and look at how it begins and ends.
+
+    One that cannot be opened here is read as it is stored: nothing of the plain bytes is looked at, nor counted.
 
     :raises VerificationFailed: it is damaged, or no complete dump.
     """
+    if not reader.decodes(artifact):
+        with _stored(reader, artifact) as chunks:
+            yield from (0 for _ in checked_as_stored(chunks, facts_of(artifact), artifact.file))
+        return
     first, last = b"", b""
-    with open_artifact(store, found, artifact) as chunks:
+    with open_artifact(reader, artifact) as chunks:
         for chunk in chunks:
             first = first or chunk[:16]
             last = (last + chunk[-TRAILER_WITHIN:])[-TRAILER_WITHIN:]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,18 +14,19 @@ from avalanche_backup.catalog import Found
 from avalanche_backup.errors import ObjectExists, StorageUnavailable, mark_uncertain
 from avalanche_backup.locks import refuse_if_locked
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
-from avalanche_backup.pipeline.compression import SUFFIX
-from avalanche_backup.pipeline.upload import Stored, Upload
+from avalanche_backup.pipeline.download import StreamFacts
+from avalanche_backup.pipeline.upload import Encoding, Upload
 from avalanche_backup.sources.base import Dump, Inspection, Source
 from avalanche_backup.sources.opening import open_source
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
+from avalanche_backup.verbs.keys import recipients_for
 from avalanche_contract.names import parse_backup_id, slot_of_job
 from avalanche_contract.request import BackupRequest
 from avalanche_contract.result import Result
 
-INDEX_SUFFIX = "_index.ndjson.zst"
+INDEX_EXTENSION = "_index.ndjson"
 WARNINGS_MAX = 100
 TRIES = 5
 
@@ -49,6 +50,7 @@ class _Work:
     identity: RunIdentity
     backup_id: str
     start: datetime
+    encoding: Encoding
 
     @property
     def several(self) -> bool:
@@ -62,6 +64,9 @@ def run(request: BackupRequest, context: Context) -> Result:
     """
     start = context.now()
     identity = identify(request, context, start)
+    encoding = Encoding(
+        request.compression.algorithm, request.compression.level, recipients_for(request.encryption)
+    )
     place = request.destinations[0]
     store = open_store(place.storage)
     catalog.check_owner(store, place.prefix, request.writer, claim=True)
@@ -76,7 +81,9 @@ def run(request: BackupRequest, context: Context) -> Result:
             )
         refuse_if_locked(store, place.prefix, context.now())
         try:
-            metadata = _store(_Work(request, context, store, place.prefix, identity, backup_id, start))
+            metadata = _store(
+                _Work(request, context, store, place.prefix, identity, backup_id, start, encoding)
+            )
         except ObjectExists:
             continue  # another attempt wrote under our name meanwhile: look again, and take the next one
         context.report.entry(catalog.entry(store, Found(place.prefix, metadata)))
@@ -122,32 +129,36 @@ def _store(work: _Work) -> BackupMetadata:
 def _store_source(
     work: _Work, source: Source, inspection: Inspection, artifacts: list[ArtifactMetadata]
 ) -> Dump:
-    compression = work.request.compression
-    data_names = _names(work, source, source.extension + SUFFIX[compression.algorithm])
+    indexing = replace(work.encoding, algorithm="Zstd", level=None)
     scratch = _folder(work.context.scratch / f"dump-{source.name}")
 
     def progress(done: int) -> None:
         work.context.report.progress("Running", source.name, done, inspection.estimated_bytes)
 
     with ExitStack() as stack:
-        data = stack.enter_context(Upload(work.store, data_names, compression.algorithm, compression.level))
+        data = stack.enter_context(_upload(work, source, source.extension, work.encoding))
         index = None
         if source.kind == "files":
-            index = stack.enter_context(Upload(work.store, _names(work, source, INDEX_SUFFIX), "Zstd", None))
+            index = stack.enter_context(_upload(work, source, INDEX_EXTENSION, indexing))
         dump = source.dump(data, index=index, scratch=scratch, progress=progress)
-        artifacts.append(_artifact(source, data.commit(), dump, "data"))
+        artifacts.append(_artifact(source, data, dump, "data"))
         if index is not None:
-            artifacts.append(_artifact(source, index.commit(), dump, "index"))
+            artifacts.append(_artifact(source, index, dump, "index"))
     return dump
 
 
-def _names(work: _Work, source: Source, suffix: str) -> Callable[[int], str]:
+def _upload(work: _Work, source: Source, extension: str, encoding: Encoding) -> Upload:
     named = source.name if work.several else None
     folder = layout.folder(work.prefix, work.request.backup_type)
-    return lambda attempt: folder + layout.object_name(work.backup_id, named, suffix, attempt)
+
+    def name(attempt: int) -> str:
+        return folder + layout.object_name(work.backup_id, named, extension + encoding.suffix, attempt)
+
+    return Upload(work.store, name, encoding)
 
 
-def _artifact(source: Source, stored: Stored, dump: Dump, role: str) -> ArtifactMetadata:
+def _artifact(source: Source, upload: Upload, dump: Dump, role: str) -> ArtifactMetadata:
+    stored = upload.commit()
     facts = stored.facts
     custom = source.extension == ".dump"
     file = stored.key.rpartition("/")[2]
@@ -163,25 +174,33 @@ def _artifact(source: Source, stored: Stored, dump: Dump, role: str) -> Artifact
             "sha256": facts.sha256,
             "source_bytes": facts.source_bytes,
             "source_sha256": facts.source_sha256,
+            "recipients": list(stored.recipients),
             "target": source.target,
             "statistics": dict(dump.statistics) if role == "data" else {},
             "recreate": dict(dump.recreate) if role == "data" else {},
-            "restore_command": restore_command(source.kind, file, facts.algorithm, custom=custom)
+            "restore_command": restore_command(source.kind, file, facts, custom=custom)
             if role == "data"
             else "",
         }
     )
 
 
-def restore_command(kind: str, file: str, algorithm: str, *, custom: bool) -> str:
+def restore_command(kind: str, file: str, facts: StreamFacts, *, custom: bool) -> str:
     """Say how to restore an artifact by hand, with plain tools."""
-    unpack = {"Gzip": f"gzip -dc {file}", "Zstd": f"zstd -dc {file}", "None": f"cat {file}"}[algorithm]
+    unpack = _unpack(file, facts)
     if kind == "postgresql":
         into = "pg_restore --exit-on-error --single-transaction --dbname=<database>" if custom else (
             "psql --no-psqlrc --single-transaction --set=ON_ERROR_STOP=1 --dbname=<database>"
         )  # fmt: skip
         return f"{unpack} | {into}"
     return f"{unpack} > <database file>" if kind == "sqlite" else f"{unpack} | tar -xpf - -C <folder>"
+
+
+def _unpack(file: str, facts: StreamFacts) -> str:
+    program = {"Gzip": "gzip", "Zstd": "zstd", "None": ""}[facts.algorithm]
+    if facts.encrypted:
+        return f"age -d -i <identity file> {file}" + (f" | {program} -dc" if program else "")
+    return f"{program} -dc {file}" if program else f"cat {file}"
 
 
 def _describe(work: _Work, artifacts: list[ArtifactMetadata], dumps: list[Dump]) -> BackupMetadata:
@@ -199,6 +218,7 @@ def _describe(work: _Work, artifacts: list[ArtifactMetadata], dumps: list[Dump])
         source_bytes=sum(each.source_bytes for each in data),
         checksum=combined_checksum(artifacts),
         compressed=work.request.compression.algorithm != "None",
+        encrypted=bool(work.encoding.recipients),
         files_included=[name for dump in dumps for name in dump.files_included][:WARNINGS_MAX],
         run=RunMetadata(
             identity=work.identity.text,

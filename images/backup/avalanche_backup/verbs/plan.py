@@ -10,7 +10,7 @@ from pathlib import Path
 from avalanche_backup import layout
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import RestoreRefused
-from avalanche_backup.metadata import ArtifactMetadata
+from avalanche_backup.metadata import ArtifactMetadata, recipients_of
 from avalanche_backup.sources.base import Source as OpenSource
 from avalanche_backup.sources.base import TargetState
 from avalanche_backup.sources.opening import open_source
@@ -55,6 +55,7 @@ def make_plan(request: RestoreRequest, store: Store, found: Found, targets: tupl
         location=store.locate(layout.metadata_key(found.prefix, metadata.backup_id)),
         snapshot_time=metadata.snapshot_time,
         policy_uid=metadata.run.policy_uid,
+        recipients=recipients_of(each.artifact for each in targets),
         targets=tuple(_describe(each) for each in targets),
         needs_approval=any(each.state.state == "HoldsData" for each in targets),
         estimated_seconds=1 + 2 * source_bytes // BYTES_PER_SECOND,

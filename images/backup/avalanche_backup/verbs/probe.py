@@ -12,16 +12,18 @@ from avalanche_backup.sources.opening import open_source
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
+from avalanche_backup.verbs.keys import recipients_for
 from avalanche_contract.request import ProbeRequest
 from avalanche_contract.result import ProbeResult, Result
 
 
 def run(request: ProbeRequest, context: Context) -> Result:
-    """Probe what the request names.
+    """Probe what the request names; first what costs nothing.
 
     :raises Failure: the first thing that is not usable, with what to do about it.
     """
     probed = ProbeResult()
+    recipients = recipients_for(request.encryption)
     if request.storage is not None:
         store = open_store(request.storage)
         probed = _read_only(store) if request.read_only else _read_write(store, context)
@@ -39,15 +41,16 @@ def run(request: ProbeRequest, context: Context) -> Result:
         verb="probe",
         verdict="Succeeded",
         reason="Usable",
-        message=_sentence(request, versions),
+        message=_sentence(request, versions, tuple(each.text for each in recipients)),
         probe=probed.model_copy(update={"server_versions": versions}),
     )
 
 
-def _sentence(request: ProbeRequest, versions: dict[str, str]) -> str:
+def _sentence(request: ProbeRequest, versions: dict[str, str], recipients: tuple[str, ...]) -> str:
     found = ", ".join(f"{name}: {version}" for name, version in versions.items())
     where = "the storage can be read" if request.read_only else "the storage can be written, read and listed"
-    return "; ".join(part for part in (where if request.storage else "", found) if part)
+    sealed = f"encrypted for {', '.join(recipients)}" if recipients else ""
+    return "; ".join(part for part in (where if request.storage else "", found, sealed) if part)
 
 
 def _read_only(store: Store) -> ProbeResult:
