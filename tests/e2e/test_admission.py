@@ -34,6 +34,12 @@ REFUSED = {
     "a path with two dots": (_policy(objects.files_source("data", "data", paths=["a/../b"])), "no '..'"),
     "an absolute path": (_policy(objects.files_source("data", "data", paths=["/etc"])), "relative"),
     "a long name": (_policy(DATABASE, name="a" * 41), "at most 40 characters"),
+    "a level that gzip has not": (
+        _policy(DATABASE, compression={"algorithm": "Gzip", "level": 12}),
+        "1 to 9 for Gzip",
+    ),
+    "encryption for nobody": (_policy(DATABASE, encryption={}), "names its recipients once"),
+    "a recipient that is none": (_policy(DATABASE, encryption={"recipients": ["age1x"]}), "public key"),
     "an approved restore": (objects.restore("refused", "any", approvedPlan=DIGEST), "not created approved"),
 }
 

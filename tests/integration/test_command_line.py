@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import FINGERPRINT
+from tests.integration.keys import key_pair
 from tests.integration.servers import PASSWORD, Postgres
 
 PROGRAM = Path(sys.executable).with_name("avalanche-backup")
@@ -155,9 +156,52 @@ def test_a_database_is_restored_into_another_one_to_test_it(
     assert PASSWORD not in ended.stdout + ended.stderr
 
 
+def _encrypting(project: Project, recipients: str, identity: str = "null") -> None:
+    (project.folder / "config/backup.yaml").write_text(
+        f"backup: {{files: {{paths: [data/in]}}, compression: {{algorithm: zstd, level: 9}}, "
+        f"encryption: {{recipients: {recipients}, identity_file: {identity}}}}}\n"
+    )
+
+
+def test_an_encrypted_backup_is_verified_and_restored_with_the_identity_alone(project: Project) -> None:
+    keys, other = key_pair(project.folder / "key.txt"), key_pair(project.folder / "other.txt")
+    _encrypting(project, f"[{keys.recipient}]")
+    made = project.json("full")
+    assert made["encrypted"] and [each["recipients"] for each in made["artifacts"]] == [[keys.recipient]] * 3
+    (project.folder / "data/in/file").write_text("spoiled")
+    assert project.json("verify", "--all")[0]["reason"] == "NotDecoded"
+    refused = project.run("restore", "full", "--backup-id", made["backup_id"], "--force")
+    assert refused.returncode == 14 and keys.recipient in refused.stderr
+    _encrypting(project, f"[{keys.recipient}]", "other.txt")
+    unread = project.run("-o", "json", "verify", "--all")
+    assert unread.returncode == 14 and json.loads(unread.stdout)[0]["reason"] == "IdentityDoesNotFit"
+    _encrypting(project, f"[{other.recipient}]", "key.txt")  # rotated: the old backup opens all the same
+    assert project.json("verify", "--all")[0]["reason"] == "Verified"
+    plan = project.run("restore", "full", "--backup-id", made["backup_id"], "--dry-run")
+    assert f"Encrypted for {keys.recipient}" in plan.stdout
+    restored = project.run("restore", "full", "--backup-id", made["backup_id"], "--force")
+    assert restored.returncode == 0 and (project.folder / "data/in/file").read_text() == "content"
+    assert "SECRET-KEY" not in f"{made} {refused} {unread} {plan} {restored}"
+
+
+@pytest.mark.parametrize("field", ["recipients", "identity_file"])
+def test_a_private_key_that_went_astray_into_the_configuration_is_not_repeated(
+    project: Project, field: str
+) -> None:
+    secret = key_pair(project.folder / "key.txt").secret
+    _encrypting(project, *((secret,) if field == "recipients" else ("[]", secret)))
+    command = ["files"] if field == "recipients" else ["verify", "--backup-id", "files_20260101_000000"]
+    ended = project.run(*command)
+    assert ended.returncode == 2 and field in ended.stderr and "SECRET-KEY" not in ended.stderr + ended.stdout
+    assert not list((project.folder / "data").rglob("*.age"))
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("backup: {compression: {algorithm: gzip, level: 10}}", "gzip has levels 1 to 9"),
+        ("backup: {compression: {algorithm: none, level: 1}}", "none has no level"),
+        ("backup: {encryption: {recipient: [age1]}}", "did you mean backup.encryption.recipients?"),
         ("backup: {root_dirr: x}", "unknown key backup.root_dirr; did you mean backup.root_dir?"),
         ("backup: {cloud: {s3: {buckett: x}}}", "did you mean backup.cloud.s3.bucket?"),
         ("backup: {retention: {daily: many}}", "backup.retention.daily"),

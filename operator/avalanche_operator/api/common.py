@@ -80,6 +80,27 @@ class KeyReference(ApiModel):
     """The key in the Secret."""
 
 
+SecretKeyName = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class RecipientsReference(ApiModel):
+    """A file of age recipients in a Secret of the same namespace."""
+
+    name: Name
+    """The name of the Secret, in the same namespace."""
+    key: SecretKeyName = "recipients"
+    """The key in the Secret: one public key a line, as `age -R` reads it."""
+
+
+class IdentityReference(ApiModel):
+    """A file of age identities in a Secret of the same namespace."""
+
+    name: Name
+    """The name of the Secret, in the same namespace."""
+    key: SecretKeyName = "identity"
+    """The key in the Secret: one private key a line, as `age -i` reads it; several may be there, old ones for old backups."""
+
+
 class ClaimReference(ApiModel):
     """A PersistentVolumeClaim in the same namespace."""
 

@@ -11,11 +11,13 @@ from avalanche_operator.api.common import (
     ApiModel,
     ClaimReference,
     Conditions,
+    IdentityReference,
     KeyReference,
     LocalReference,
     Moment,
     Name,
     ProbeStatus,
+    RecipientsReference,
     RelativePath,
     SourceName,
     exactly_one,
@@ -118,10 +120,54 @@ class Destination(ApiModel):
 class PolicyCompression(ApiModel):
     """How artifacts are compressed."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.level) || self.algorithm == 'Zstd' || (self.algorithm == 'Gzip' && self.level <= 9)",
+                "level is 1 to 9 for Gzip and 1 to 19 for Zstd; None has no level",
+            )
+        )
+    )
+
     algorithm: Literal["Gzip", "Zstd", "None"] = "Gzip"
     """Files are read by `gzip`, by `zstd`, or as they are."""
     level: Annotated[int, Field(ge=1, le=19)] | None = None
-    """1 is fast, 9 (gzip) or 19 (zstd) is small; left out, a fast default."""
+    """1 is fast, 9 (gzip, in three steps: 1, 4, 7) or 19 (zstd, slow above 12) is small; left out, a fast default."""
+
+
+Recipient = Annotated[
+    str,
+    Field(
+        max_length=62,
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^age1[02-9ac-hj-np-z]{58}$')",
+                "a recipient is the public key of an age identity: age1 and 58 more characters, as `age-keygen -y` prints it",
+            )
+        ),
+    ),
+]
+
+
+class PolicyEncryption(ApiModel):
+    """Whom backups are encrypted for, by age. The pods that back up see public keys alone."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                exactly_one("recipients", "recipientsSecretRef"),
+                "encryption names its recipients once: by recipients or by recipientsSecretRef",
+            )
+        )
+    )
+
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=16)] = Field(
+        default=(), description="Public keys (`age1…`); the identity of any one of them opens a backup."
+    )
+    recipients_secret_ref: RecipientsReference | None = None
+    """A Secret with the public keys, in place of `recipients`."""
+    identity_secret_ref: IdentityReference | None = None
+    """A Secret with what opens backups again: mounted into the pods of restores, never into those of backups. It need not exist before there is one."""
 
 
 def _free_form(description: str) -> dict[str, Any]:
@@ -222,6 +268,8 @@ class BackupPolicySpec(ApiModel):
     """Where the backup goes."""
     compression: PolicyCompression = PolicyCompression()
     """How it is compressed."""
+    encryption: PolicyEncryption | None = None
+    """Whom it is encrypted for; left out, it is not encrypted."""
     pod_template: PodTemplate = PodTemplate()
     """What the pods of this policy need."""
 

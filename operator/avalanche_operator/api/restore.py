@@ -10,6 +10,7 @@ from avalanche_operator.api.common import (
     ApiModel,
     ClaimReference,
     Conditions,
+    IdentityReference,
     LocalReference,
     Moment,
     Name,
@@ -71,7 +72,9 @@ class RestoreRequestSpec(ApiModel):
                 "a restore names one backup: by backupRef or by fromPolicy",
             ),
             rule(
-                unchanged("backupRef", "fromPolicy", "sources", "paths", "target", "dryRun"),
+                unchanged(
+                    "backupRef", "fromPolicy", "sources", "paths", "target", "identitySecretRef", "dryRun"
+                ),
                 "a RestoreRequest cannot change, approvedPlan aside; create another one",
             ),
             rule(
@@ -94,6 +97,8 @@ class RestoreRequestSpec(ApiModel):
     )
     target: Target | None = None
     """Where to, if not where it came from."""
+    identity_secret_ref: IdentityReference | None = None
+    """What opens an encrypted backup; left out, that of the policy."""
     dry_run: bool = Field(default=False, description="Make the plan and stop there.")
     approved_plan: Digest | None = Field(
         default=None, description="The digest of the plan in the status: approves that plan and no other."
@@ -155,6 +160,8 @@ class RestorePlan(ApiModel):
     """Where its metadata lies."""
     snapshot_time: Moment
     """The moment of the data."""
+    recipients: Annotated[tuple[Annotated[str, Field(max_length=62)], ...], Field(max_length=16)] = ()
+    """The age public keys that it is encrypted for; empty where it is not."""
     targets: Annotated[tuple[PlannedTarget, ...], Field(max_length=16)]
     """What happens to each target."""
     needs_approval: bool

@@ -12,6 +12,7 @@ from avalanche_contract.names import secret_file, source_mount, storage_mount
 from avalanche_contract.request import (
     Credential,
     DirectoryStorage,
+    Encryption,
     FilesSource,
     PostgresqlSource,
     S3Storage,
@@ -19,7 +20,8 @@ from avalanche_contract.request import (
     SqliteSource,
     Storage,
 )
-from avalanche_operator.api.policy import PolicySource, Postgresql
+from avalanche_operator.api.common import IdentityReference
+from avalanche_operator.api.policy import PolicyEncryption, PolicySource, Postgresql
 from avalanche_operator.api.storage import BackupStorageSpec
 
 
@@ -84,6 +86,25 @@ def storage_part(name: str, spec: BackupStorageSpec) -> tuple[Storage, Mounts]:
         secret_access_key=credential(secret.name, keys[1]) if secret else None,
     )
     return storage, Mounts(secrets=secrets + ca_mounts)
+
+
+def encryption_part(spec: PolicyEncryption | None) -> tuple[Encryption | None, Mounts]:
+    """Give whom a request encrypts for, and its mounts: public keys alone, whatever else the Secret holds."""
+    if spec is None:
+        return None, Mounts()
+    reference = spec.recipients_secret_ref
+    if reference is None:
+        return Encryption(recipients=spec.recipients), Mounts()
+    found = Encryption(recipients_file=credential(reference.name, reference.key))
+    return found, Mounts(secrets=(SecretMount(reference.name, (reference.key,)),))
+
+
+def identity_part(reference: IdentityReference | None) -> tuple[Credential | None, Mounts]:
+    """Give what opens an encrypted backup, and its mounts: for what reads backups, never for what makes them."""
+    if reference is None:
+        return None, Mounts()
+    mount = SecretMount(reference.name, (reference.key,))
+    return credential(reference.name, reference.key), Mounts(secrets=(mount,))
 
 
 def source_part(source: PolicySource, use: Literal["backup", "restore", "probe"]) -> tuple[Source, Mounts]:

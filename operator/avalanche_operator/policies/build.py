@@ -7,7 +7,16 @@ from datetime import datetime
 from typing import Any
 
 from avalanche_contract import names
-from avalanche_contract.request import BackupRequest, Compression, Place, ProbeRequest, Run, Source, Writer
+from avalanche_contract.request import (
+    BackupRequest,
+    Compression,
+    Encryption,
+    Place,
+    ProbeRequest,
+    Run,
+    Source,
+    Writer,
+)
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import (
@@ -19,7 +28,7 @@ from avalanche_operator.jobs.build import (
     nonce_of,
     owner_reference,
 )
-from avalanche_operator.jobs.mounts import Mounts, source_part, storage_part
+from avalanche_operator.jobs.mounts import Mounts, encryption_part, source_part, storage_part
 from avalanche_operator.jobs.probing import DEADLINE_SECONDS
 from avalanche_operator.settings import Settings
 
@@ -62,10 +71,16 @@ class Applied:
         )
 
     def sources(self) -> tuple[tuple[Source, ...], Mounts]:
-        """Give the sources of a request, and what a pod must mount for them and the storage."""
+        """Give the sources of a request, and what a pod must mount for them, the storage and whom it encrypts for."""
         parts = [source_part(source, "backup") for source in self.spec.sources]
         _, mounts = storage_part(self.storage_name, self.storage_spec)
-        return tuple(part for part, _ in parts), sum((each for _, each in parts), mounts)
+        _, recipients = encryption_part(self.spec.encryption)
+        return tuple(part for part, _ in parts), sum((each for _, each in parts), mounts + recipients)
+
+    @property
+    def encryption(self) -> Encryption | None:
+        """Give whom backups are encrypted for."""
+        return encryption_part(self.spec.encryption)[0]
 
 
 def cron_job_name(policy: Object) -> str:
@@ -85,6 +100,7 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
         sources=sources,
         destinations=(applied.place,),
         compression=Compression(algorithm=spec.compression.algorithm, level=spec.compression.level),
+        encryption=applied.encryption,
     )
     return JobPlan(
         name=name,
@@ -142,6 +158,7 @@ def probe_job(applied: Applied, number: int) -> JobPlan:
         sources=sources,
         place=applied.place,
         writer=applied.writer,
+        encryption=applied.encryption,
     )
     plan = JobPlan(
         name="",

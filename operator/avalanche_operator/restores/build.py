@@ -8,11 +8,12 @@ from typing import Any, Literal
 from avalanche_contract import names
 from avalanche_contract.request import BackupReference, Place, RestoreTarget
 from avalanche_contract.request import RestoreRequest as Request
+from avalanche_operator.api.common import IdentityReference
 from avalanche_operator.api.policy import BackupPolicySpec, PolicySource
 from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
-from avalanche_operator.jobs.mounts import Mounts, source_part, storage_part
+from avalanche_operator.jobs.mounts import Mounts, identity_part, source_part, storage_part
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -39,13 +40,19 @@ class Prepared:
         """Give the mark of the log lines."""
         return nonce_of(self.found["metadata"]["uid"], self.settings.cluster_uid)
 
+    @property
+    def identity(self) -> IdentityReference | None:
+        """Give what opens the backup where it is encrypted: what the request names, else the policy."""
+        encryption = self.policy.encryption
+        return self.spec.identity_secret_ref or (encryption.identity_secret_ref if encryption else None)
+
     def mounts(self, mode: Literal["Plan", "Execute"]) -> Mounts:
         """Give what a pod mounts; only the execution writes to a target and takes locks."""
         parts = [source_part(each, "restore")[1] for each in self.targets]
         stores = [self.backup.storage, *(storage for storage, _ in self.locks if mode == "Execute")]
         return sum(
             (storage_part(name, self.storages[name])[1] for name in dict.fromkeys(stores)),
-            sum(parts, Mounts()),
+            sum(parts, identity_part(self.identity)[1]),
         )
 
 
@@ -98,6 +105,7 @@ def _request(prepared: Prepared, mode: Literal["Plan", "Execute"], approved: str
             place=_place(prepared, pinned.storage, pinned.prefix),
             backup_type=pinned.type,
             backup_id=pinned.backup_id,
+            identity=identity_part(prepared.identity)[0],
         ),
         targets=tuple(_target(prepared, each) for each in prepared.targets),
         approved_plan=approved,

@@ -19,6 +19,8 @@ from avalanche_operator.kube.conditions import Verdict
 
 Object = dict[str, Any]
 PLAN_LIFE = timedelta(hours=24)
+RECIPIENTS_MAX, RECIPIENT_MAX = 16, 62
+"""What the status has room for; a backup may have been encrypted for more from elsewhere."""
 Step = Literal["Plan", "Wait", "Execute", "Watch", "Done"]
 
 
@@ -67,6 +69,7 @@ def written(plan: Plan, now: datetime) -> RestorePlan:
         storage=plan.storage,
         location=plan.location[:1024],
         snapshot_time=plan.snapshot_time,
+        recipients=tuple(each for each in plan.recipients if len(each) <= RECIPIENT_MAX)[:RECIPIENTS_MAX],
         targets=tuple(
             PlannedTarget.model_validate(
                 {

@@ -96,6 +96,24 @@ def test_a_wrong_identity_is_refused() -> None:
         list(decrypted(iter([stored]), parse_identities(str(STRANGER), "here")))
 
 
+def test_no_more_than_a_few_pieces_are_ever_under_way() -> None:
+    """A slow store slows the source down: what was given to the stream and has not left it stays small."""
+    given_bytes = left = most = 0
+
+    class Slow:
+        def write(self, data: bytes | memoryview) -> None:
+            nonlocal left, most
+            most = max(most, given_bytes - left)
+            left += len(data)
+
+    stream = encryptor(RECIPIENTS, Slow())
+    for _ in range(200):
+        given_bytes += AGE_CHUNK
+        stream.write(bytes(AGE_CHUNK))
+    stream.finish()
+    assert left > given_bytes and most <= 16 * AGE_CHUNK
+
+
 @settings(deadline=None)
 @given(st.integers(0, 10**6) | st.sampled_from([AGE_CHUNK, AGE_CHUNK + 16, 2 * (AGE_CHUNK + 16)]))
 def test_a_stream_that_ends_early_is_refused(cut: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from avalanche_backup.cli.main import cli
 from avalanche_contract.exitcodes import RETRYABLE, ExitCode
+from tests.integration.combinations import COMBINATIONS
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -42,6 +43,19 @@ def test_every_page_is_found_from_the_readme(page: Path) -> None:
 @pytest.mark.parametrize("named", _named_tests())
 def test_every_test_that_a_fault_names_is_there(named: str) -> None:
     path, _, function = named.partition("::")
+    assert f"def {function}(" in (ROOT / "tests" / path).read_text()
+
+
+def test_the_table_of_combinations_is_what_is_tested() -> None:
+    page = (DOCS / "combinations.md").read_text()
+    cells = [
+        cell
+        for line in page.splitlines()
+        if line.startswith("| ")
+        for cell in re.findall(r"`([a-z0-9-]+)`", line)
+    ]
+    assert cells == [each.name for each in COMBINATIONS]
+    path, _, function = re.findall(r"`(integration/\w+\.py::\w+)`", page)[0].partition("::")
     assert f"def {function}(" in (ROOT / "tests" / path).read_text()
 
 

@@ -1,1 +1,1 @@
-"""From a source's bytes to a stored object and back: hashing, compression, upload, read-back. Knows no kind of source or store."""
+"""From a source's bytes to a stored object and back: hashing, compression, encryption, upload, read-back. Knows no kind of source or store."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from avalanche_backup.catalog import Found
 from avalanche_backup.credentials import read_credential
 from avalanche_backup.errors import CredentialsMissing, IdentityMissing, UsageInvalid
@@ -10,6 +12,8 @@ from avalanche_backup.pipeline.encryption import Identity, Recipient, parse_iden
 from avalanche_contract.request import Credential, Encryption
 
 REMEDY = "encryption.identity_file on the command line, identitySecretRef in a cluster"
+
+NAMED_MAX = 6
 
 
 def recipients_for(encryption: Encryption | None) -> tuple[Recipient, ...]:
@@ -39,18 +43,24 @@ def identities_for(
     recipients = recipients_of(metadata.artifacts)
     if not recipients or (credential is None and not needed):
         return ()
-    sealed = f"{metadata.backup_id} is encrypted for {', '.join(recipients)}"
+    sealed = f"{metadata.backup_id} is encrypted for {named(recipients)}"
     if credential is None:
         raise IdentityMissing(f"{sealed}: give the identity of one of them ({REMEDY})")
     identities = _read(credential, sealed)
     own = {each.recipient for each in identities}
     if any(own.isdisjoint(each.recipients) for each in metadata.artifacts if each.recipients):
         raise IdentityMissing(
-            f"{sealed}; {credential.described} holds the identity of {', '.join(sorted(own))}, which does not open it: "
+            f"{sealed}; {credential.described} holds the identity of {named(sorted(own))}, which does not open it: "
             "give the identity of one of the former; a file may hold several",
             reason="IdentityDoesNotFit",
         )
     return identities
+
+
+def named(recipients: Sequence[str]) -> str:
+    """Name public keys to a person: the first of many."""
+    more = len(recipients) - NAMED_MAX
+    return ", ".join(recipients[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 def _read(credential: Credential, sealed: str) -> tuple[Identity, ...]:

@@ -12,7 +12,7 @@ from avalanche_backup.sources.opening import open_source
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
-from avalanche_backup.verbs.keys import recipients_for
+from avalanche_backup.verbs.keys import named, recipients_for
 from avalanche_contract.request import ProbeRequest
 from avalanche_contract.result import ProbeResult, Result
 
@@ -49,7 +49,7 @@ def run(request: ProbeRequest, context: Context) -> Result:
 def _sentence(request: ProbeRequest, versions: dict[str, str], recipients: tuple[str, ...]) -> str:
     found = ", ".join(f"{name}: {version}" for name, version in versions.items())
     where = "the storage can be read" if request.read_only else "the storage can be written, read and listed"
-    sealed = f"encrypted for {', '.join(recipients)}" if recipients else ""
+    sealed = f"encrypted for {named(recipients)}" if recipients else ""
     return "; ".join(part for part in (where if request.storage else "", found, sealed) if part)
 
 

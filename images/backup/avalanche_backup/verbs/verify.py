@@ -14,7 +14,7 @@ from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.artifacts import Reader, read_whole
 from avalanche_backup.verbs.context import Context
-from avalanche_backup.verbs.keys import identities_for
+from avalanche_backup.verbs.keys import identities_for, named
 from avalanche_contract.request import VerifyRequest
 from avalanche_contract.result import Result
 
@@ -74,7 +74,7 @@ def verify(reader: Reader, context: Context, phase: str = "Verifying") -> None:
 
 
 def _sealed(metadata: BackupMetadata) -> str:
-    return f"it is encrypted for {', '.join(recipients_of(metadata.artifacts))}"
+    return f"it is encrypted for {named(recipients_of(metadata.artifacts))}"
 
 
 def _write(store: Store, found: Found, context: Context, *, status: str, message: str) -> None:
