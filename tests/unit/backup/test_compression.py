@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -83,3 +84,15 @@ def test_bytes_behind_the_end_are_refused(algorithm: Algorithm) -> None:
 def test_a_small_file_that_unpacks_to_much_comes_in_small_chunks(algorithm: Algorithm) -> None:
     stored = _compressed(algorithm, bytes(50_000_000))
     assert max(len(chunk) for chunk in decompressed(algorithm, iter([stored]))) <= 1024 * 1024
+
+
+@pytest.mark.parametrize("level", [None, *range(1, 10)])
+def test_no_level_of_gzip_makes_data_larger_that_does_not_compress(level: int | None) -> None:
+    data = os.urandom(2_000_000)
+    assert len(_compressed("Gzip", data, level)) < 1.001 * len(data)
+
+
+def test_a_higher_level_makes_a_smaller_stream() -> None:
+    sizes = [len(_compressed("Gzip", SAMPLE * 20, level)) for level in (1, 4, 7)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert _plain("Zstd", _compressed("Zstd", SAMPLE, 19)) == SAMPLE
