@@ -28,6 +28,8 @@ LABEL_VERB = f"{GROUP}/verb"
 APP_NAME = "avalanche-backup"
 ANNOTATION_OWNER = f"{GROUP}/owner"
 """The name of the resource that a Job works for; a label's value would be too short for it."""
+ANNOTATION_RELEASED = f"{GROUP}/released"
+"""On the Job of a restore that was let go: it is never let go a second time."""
 
 # --- environment of the backup container -----------------------------------------------------------------
 ENV_REQUEST = "AVALANCHE_REQUEST"

@@ -51,6 +51,8 @@ class SqliteSource(Strict):
     kind: Literal["sqlite"] = "sqlite"
     name: str
     path: str
+    described: str | None = None
+    """How to name it to a person, and to an approval: ``claim data, path app.sqlite``; absent, it is the path."""
 
 
 def _relative(path: str) -> str:
@@ -68,6 +70,8 @@ class FilesSource(Strict):
     kind: Literal["files"] = "files"
     name: str
     root: str
+    described: str | None = None
+    """How to name it to a person, and to an approval: ``claim data``; absent, it is the root."""
     paths: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = (".",)
     """Relative to ``root``, without ``..``."""
     exclude: tuple[str, ...] = ()
@@ -202,6 +206,9 @@ class RestoreRequest(_Request):
     verb: Literal["restore"] = "restore"
     mode: Literal["Plan", "Execute"]
     request_uid: str = Field(default="", alias="requestUID")
+    plan_number: int = Field(default=0, ge=0)
+    """How many plans of this request were made before: each asks for an approval of its own."""
+    cluster_uid: str = Field(default="", alias="clusterUID")
     backup: BackupReference
     targets: Annotated[tuple[RestoreTarget, ...], Field(min_length=1)]
     approved_plan: str | None = None

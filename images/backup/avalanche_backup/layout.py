@@ -7,11 +7,13 @@
     full/full_20241101_040000_<source>.sql.gz           one of several
     …/…_metadata.json                                   the commit
     …/…_verification.json  …_hold.json  …_attempt.json  beside it
-    restore-lock.json                                   while a target of this policy is restored
+    …/…_restoring_<12 hex>.json                         for each restore that keeps it
+    restore-lock.json                                   of the last restore of a target of this policy
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
@@ -44,6 +46,17 @@ def verification_key(prefix: str, backup_id: str) -> str:
 def hold_key(prefix: str, backup_id: str) -> str:
     """Give the key of a backup's hold."""
     return _beside(prefix, backup_id, "_hold.json")
+
+
+def restoring_key(prefix: str, backup_id: str, holder: str) -> str:
+    """Give the key of the document that keeps a backup for one restore."""
+    mark = hashlib.sha256(holder.encode()).hexdigest()[:12]
+    return f"{restoring_keys(prefix, backup_id)}{mark}.json"
+
+
+def restoring_keys(prefix: str, backup_id: str) -> str:
+    """Give how the keys of all documents begin that keep a backup for restores."""
+    return _beside(prefix, backup_id, "_restoring_")
 
 
 def object_name(backup_id: str, source: str | None, suffix: str, attempt: int) -> str:

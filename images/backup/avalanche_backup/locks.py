@@ -1,13 +1,15 @@
-"""Two small documents beside the backups: the lock of a target that is being restored, and the hold on a backup.
+"""The lock of a target that is being restored: a small document in the place of every policy that reads the target.
 
-A lock is create-only and expires, so that a restore that was killed stops no backup for ever.
+A lock is create-only and expires, so that a restore that was killed stops no backup for ever. It is never removed, only
+marked as let go of: a backup that began before a restore, and ends after it, finds at its end that the document is not as it
+was, and commits nothing. No clock is asked for that, so that nodes whose clocks differ agree.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,7 @@ from types import TracebackType
 
 from avalanche_backup import layout
 from avalanche_backup.catalog import read_json
-from avalanche_backup.errors import Failure, ObjectExists, RestoreRefused, TargetLocked
+from avalanche_backup.errors import Failure, ObjectExists, RestoreFailed, RestoreRefused, TargetLocked
 from avalanche_backup.storage.base import Store
 from avalanche_contract.base import format_time
 
@@ -23,30 +25,32 @@ LIFE = timedelta(minutes=2)
 """How long a lock holds without being renewed."""
 RENEW_SECONDS = 20
 WAIT_SECONDS = 2
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Lock:
-    """Who restores, and until when nobody else may read the target."""
+    """Who restores, and until when nobody else may read the target; ``released`` is the moment of its end, or empty."""
 
     holder: str
     expires: datetime
+    released: str = ""
 
 
 def read_lock(store: Store, prefix: str) -> Lock | None:
-    """Give the lock of a policy's target, expired or not."""
+    """Give the lock of a policy's target, expired, let go of or neither; ``None`` where there never was one."""
     document = read_json(store, f"{prefix}{layout.LOCK_FILE}")
     if document is None:
         return None
     try:
         expires = datetime.fromisoformat(str(document.get("expires"))).astimezone(UTC)
     except ValueError:
-        expires = datetime.min.replace(tzinfo=UTC)
-    return Lock(str(document.get("holder", "")), expires)
+        expires = _NEVER
+    return Lock(str(document.get("holder", "")), expires, str(document.get("released", "")))
 
 
-def refuse_if_locked(store: Store, prefix: str, now: datetime) -> None:
-    """Stop a backup whose target is being restored.
+def refuse_if_locked(store: Store, prefix: str, now: datetime) -> Lock | None:
+    """Stop a backup whose target is being restored; else give the lock as it is, for :func:`refuse_if_restored`.
 
     :raises TargetLocked: it is.
     """
@@ -55,46 +59,60 @@ def refuse_if_locked(store: Store, prefix: str, now: datetime) -> None:
         raise TargetLocked(
             f"the target is being restored by {lock.holder or 'the command line'}: nothing was backed up"
         )
+    return lock
+
+
+def refuse_if_restored(store: Store, prefix: str, seen: Lock | None) -> None:
+    """Stop a backup, before it commits, whose target a restore has worked on since ``seen`` was read.
+
+    :raises TargetLocked: one has, whether it has ended or not.
+    """
+    lock = read_lock(store, prefix)
+    if lock is not None and lock != seen:
+        raise TargetLocked(
+            f"restore {lock.holder or 'of the command line'} worked on the target while it was read: nothing was backed up"
+        )
 
 
 def take_lock(store: Store, prefix: str, holder: str, now: datetime) -> Lock | None:
     """Take the lock, where it is free, expired or ours already; else give the one that stands in the way."""
-    key, document = f"{prefix}{layout.LOCK_FILE}", _document(holder, now)
     lock = read_lock(store, prefix)
     if lock is not None and lock.holder != holder and lock.expires > now:
         return lock
     try:
-        store.put(key, document, overwrite=lock is not None)
+        _put(store, prefix, _held(holder, now), overwrite=lock is not None)
     except ObjectExists:
         return read_lock(store, prefix)
     return None
 
 
-def renew_lock(store: Store, prefix: str, holder: str, now: datetime) -> None:
-    """Hold the lock for another while."""
-    store.put(f"{prefix}{layout.LOCK_FILE}", _document(holder, now), overwrite=True)
+def renew_lock(store: Store, prefix: str, holder: str, now: datetime) -> Lock | None:
+    """Hold the lock for another while; where another restore has taken it meanwhile, it stays theirs and is given."""
+    lock = read_lock(store, prefix)
+    if lock is not None and lock.holder != holder:
+        return lock
+    _put(store, prefix, _held(holder, now), overwrite=lock is not None)
+    return None
 
 
-def release_lock(store: Store, prefix: str, holder: str) -> None:
-    """Let go of the lock, where it is ours."""
+def release_lock(store: Store, prefix: str, holder: str, now: datetime) -> None:
+    """Let go of the lock, where it is ours; what stays tells backups that began before that there was a restore."""
     lock = read_lock(store, prefix)
     if lock is not None and lock.holder == holder:
-        store.delete(f"{prefix}{layout.LOCK_FILE}")
+        ended = {
+            "holder": holder,
+            "expires": format_time(_NEVER.replace(year=1970)),
+            "released": now.isoformat(),
+        }
+        _put(store, prefix, ended, overwrite=True)
 
 
-def write_hold(store: Store, prefix: str, backup_id: str, holder: str, now: datetime) -> None:
-    """Hold a backup that a restore has chosen, so that no cleanup takes it away meanwhile."""
-    document = {"backup_id": backup_id, "holder": holder, "time": format_time(now)}
-    store.put(layout.hold_key(prefix, backup_id), json.dumps(document, indent=2).encode(), overwrite=True)
+def _held(holder: str, now: datetime) -> dict[str, str]:
+    return {"holder": holder, "expires": format_time(now + LIFE)}
 
 
-def release_hold(store: Store, prefix: str, backup_id: str) -> None:
-    """Let go of a backup."""
-    store.delete(layout.hold_key(prefix, backup_id))
-
-
-def _document(holder: str, now: datetime) -> bytes:
-    return json.dumps({"holder": holder, "expires": format_time(now + LIFE)}, indent=2).encode()
+def _put(store: Store, prefix: str, document: dict[str, str], *, overwrite: bool) -> None:
+    store.put(f"{prefix}{layout.LOCK_FILE}", json.dumps(document, indent=2).encode(), overwrite=overwrite)
 
 
 class KeptLocks:
@@ -103,8 +121,10 @@ class KeptLocks:
     def __init__(self, places: list[tuple[Store, str]], holder: str, now: Callable[[], datetime]) -> None:
         self._places, self._holder, self._now = places, holder, now
         self._taken: list[tuple[Store, str]] = []
+        self._renewed = _NEVER
+        self._lost: Lock | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="locks", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="locks", daemon=True)
 
     def __enter__(self) -> KeptLocks:
         try:
@@ -114,6 +134,7 @@ class KeptLocks:
         except BaseException:
             self._release()
             raise
+        self._renewed = self._now()
         self._thread.start()
         return self
 
@@ -123,6 +144,21 @@ class KeptLocks:
         self._ended.set()
         self._thread.join()
         self._release()
+
+    def guard(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Give chunks for as long as the locks are ours: after a node stood still, another restore may have begun.
+
+        :raises RestoreFailed: one has.
+        """
+        for chunk in chunks:
+            if self._now() - self._renewed > LIFE / 2:
+                self._renew()
+            if self._lost is not None:
+                raise RestoreFailed(
+                    f"restore {self._lost.holder} took this target over while this one stood still",
+                    reason="LockLost",
+                )
+            yield chunk
 
     def _take(self, store: Store, prefix: str) -> None:
         """Wait for a lock that nobody renews, which a killed restore left; refuse one that is renewed."""
@@ -137,13 +173,18 @@ class KeptLocks:
             self._ended.wait(WAIT_SECONDS)
             other = take_lock(store, prefix, self._holder, self._now())
 
-    def _renew(self) -> None:
+    def _keep(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):
-            for store, prefix in self._taken:
-                with suppress(Failure):
-                    renew_lock(store, prefix, self._holder, self._now())
+            self._renew()
+
+    def _renew(self) -> None:
+        now = self._now()
+        for store, prefix in self._taken:
+            with suppress(Failure):
+                self._lost = renew_lock(store, prefix, self._holder, now) or self._lost
+        self._renewed = now
 
     def _release(self) -> None:
         for store, prefix in self._taken:
             with suppress(Failure):
-                release_lock(store, prefix, self._holder)
+                release_lock(store, prefix, self._holder, self._now())

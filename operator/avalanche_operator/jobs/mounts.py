@@ -114,7 +114,9 @@ def source_part(source: PolicySource, use: Literal["backup", "restore", "probe"]
         return _postgresql(source.name, source.postgresql)
     if source.sqlite is not None:
         mount = ClaimMount(source.sqlite.claim.name, path, read_only=False)
-        return SqliteSource(name=source.name, path=f"{path}/{source.sqlite.path}"), Mounts(claims=(mount,))
+        described = f"claim {source.sqlite.claim.name}, path {source.sqlite.path}"
+        lite = SqliteSource(name=source.name, path=f"{path}/{source.sqlite.path}", described=described)
+        return lite, Mounts(claims=(mount,))
     if source.files is None:
         raise ValueError(f"source {source.name} has no kind")  # the CRD refuses it
     files = source.files
@@ -122,6 +124,7 @@ def source_part(source: PolicySource, use: Literal["backup", "restore", "probe"]
     request = FilesSource(
         name=source.name,
         root=path,
+        described=f"claim {files.claim.name}",
         paths=files.paths,
         exclude=files.exclude,
         one_file_system=files.one_file_system,

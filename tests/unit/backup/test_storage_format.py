@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from avalanche_backup import layout, locks
 from avalanche_backup.errors import RestoreRefused, TargetLocked
-from avalanche_backup.locks import KeptLocks, read_lock, refuse_if_locked, take_lock
+from avalanche_backup.locks import KeptLocks, refuse_if_locked, take_lock
 from avalanche_backup.metadata import (
     ArtifactMetadata,
     MetadataInvalid,
@@ -153,4 +153,4 @@ def test_locks_that_were_taken_are_let_go_of_where_a_later_one_is_not_free(
     store = DirectoryStore(DirectoryStorage(name="disk", root=str(tmp_path)))
     with pytest.raises(RestoreRefused, match="alive works on this target"):
         KeptLocks([(store, "a/"), (Renewed(tmp_path), "b/")], "me", lambda: MOMENT).__enter__()
-    assert read_lock(store, "a/") is None
+    assert take_lock(store, "a/", "another", MOMENT) is None

@@ -171,12 +171,12 @@ def execute_restore(request: RestoreRequest, plan: Plan) -> Result:
 
 def give_up(request: RestoreRequest) -> None:
     """Let go of the hold of a plan that nobody carries out."""
-    from avalanche_backup.locks import release_hold  # noqa: PLC0415
+    from avalanche_backup.holds import end_of_restore  # noqa: PLC0415
     from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
 
     place = request.backup.place
     try:
-        release_hold(open_store(place.storage), place.prefix, request.backup.backup_id)
+        end_of_restore(open_store(place.storage), place.prefix, request.backup.backup_id, request.request_uid)
     except Failure:
         return  # a hold that stays harms nothing: it only keeps a backup
 

@@ -31,7 +31,7 @@ class FileTree:
         self.name = request.name
         self._root = Path(request.root)
         self._selection = Selection(request.root, request.paths, request.exclude, request.one_file_system)
-        self.target = request.root
+        self.target = request.described or request.root
 
     def inspect(self) -> Inspection:
         """Walk the tree once: everything that was asked for is there, and something is."""
@@ -73,7 +73,7 @@ class FileTree:
     def inspect_target(self) -> TargetState:
         """See what lies where files would go."""
         if not self._root.is_dir():
-            raise RestoreRefused(f"the folder {self.target} does not exist", reason="TargetMissing")
+            raise RestoreRefused(f"there is no folder at {self.target}", reason="TargetMissing")
         count, fact = 0, 0
         try:
             for name in self._top_names():  # counted and hashed in any order: there may be millions
@@ -138,7 +138,7 @@ class FileTree:
     def _check_root(self) -> None:
         if not self._root.is_dir():
             raise SourceInvalid(
-                f"the folder {self.target} does not exist; is the volume mounted?", reason="SourceMissing"
+                f"there is no folder at {self.target}; is the volume mounted?", reason="SourceMissing"
             )
         try:
             marked = (self._root / MARKER).exists()

@@ -44,12 +44,12 @@ class SqliteDatabase:
     def __init__(self, request: SqliteSource) -> None:
         self.name = request.name
         self._path = Path(request.path)
-        self.target = request.path
+        self.target = request.described or request.path
 
     def inspect(self) -> Inspection:
         """Open the database, and see that it has a table."""
         if not self._path.is_file():
-            raise SourceInvalid(f"there is no SQLite database {self.target}", reason="SourceMissing")
+            raise SourceInvalid(f"there is no SQLite database at {self.target}", reason="SourceMissing")
         with closing(self._open()) as database, _Explained(self.target):
             if not _tables(database):
                 raise SourceInvalid(
@@ -86,7 +86,7 @@ class SqliteDatabase:
     def inspect_target(self) -> TargetState:
         """See whether there is a database, and what is in it."""
         if not self._path.parent.is_dir():
-            raise RestoreRefused(f"the folder of {self.target} does not exist", reason="TargetMissing")
+            raise RestoreRefused(f"there is no folder for {self.target}", reason="TargetMissing")
         if not self._path.exists():
             return TargetState("Absent", "no file")
         if self._path.stat().st_size == 0:

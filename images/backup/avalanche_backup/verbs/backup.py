@@ -12,7 +12,7 @@ from pathlib import Path
 from avalanche_backup import catalog, layout
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import ObjectExists, StorageUnavailable, mark_uncertain
-from avalanche_backup.locks import refuse_if_locked
+from avalanche_backup.locks import Lock, refuse_if_locked, refuse_if_restored
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
 from avalanche_backup.pipeline.download import StreamFacts
 from avalanche_backup.pipeline.upload import Encoding, Upload
@@ -51,6 +51,8 @@ class _Work:
     backup_id: str
     start: datetime
     encoding: Encoding
+    lock: Lock | None
+    """Of the last restore of the target, as it was before anything was read."""
 
     @property
     def several(self) -> bool:
@@ -79,10 +81,10 @@ def run(request: BackupRequest, context: Context) -> Result:
             return _result(
                 request, committed, "AlreadyCommitted", "this run was committed by another attempt"
             )
-        refuse_if_locked(store, place.prefix, context.now())
+        lock = refuse_if_locked(store, place.prefix, context.now())
         try:
             metadata = _store(
-                _Work(request, context, store, place.prefix, identity, backup_id, start, encoding)
+                _Work(request, context, store, place.prefix, identity, backup_id, start, encoding, lock)
             )
         except ObjectExists:
             continue  # another attempt wrote under our name meanwhile: look again, and take the next one
@@ -119,8 +121,8 @@ def _store(work: _Work) -> BackupMetadata:
             dump = _store_source(work, source, inspection, artifacts)
             dumps.append(dump)
         work.context.report.progress("Verifying", "", sum(each.source_bytes for each in artifacts), None)
-        # A restore that began meanwhile may have been captured half done.
-        refuse_if_locked(work.store, work.prefix, work.context.now())
+        # A restore that began meanwhile may have been captured half done, and may have ended since.
+        refuse_if_restored(work.store, work.prefix, work.lock)
         metadata = _describe(work, artifacts, dumps)
         stack.pop_all()
     return _commit(work, metadata)

@@ -89,8 +89,13 @@ def _written_to(wanted: RestoreTarget, artifact: ArtifactMetadata) -> Source:
 
 
 def _digest(request: RestoreRequest, found: Found, targets: tuple[Target, ...]) -> str:
-    """Name all that an approval stands for; sizes and counts are left out, they change while one reads."""
+    """Name all that an approval stands for; sizes and counts are left out, they change while one reads.
+
+    Request, plan and cluster are in it as well, so that an approval counts once, and nowhere else: not for a later plan that
+    happens to look the same, and not where another cluster follows the same repository.
+    """
     document = {
+        "request": [request.cluster_uid, request.request_uid, request.plan_number],
         "backup": [found.metadata.backup_id, found.metadata.checksum, request.backup.place.storage.name, found.prefix],
         "targets": [
             [each.artifact.source, each.artifact.sha256, each.source.target, each.state.state, each.state.facts, each.paths]

@@ -6,12 +6,15 @@ nothing is read before an identity is there that opens it.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 
 from avalanche_backup import catalog
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, StorageInvalid, VerificationFailed
-from avalanche_backup.locks import KeptLocks, release_hold, write_hold
+from avalanche_backup.holds import end_of_restore, keep_for_restore
+from avalanche_backup.locks import KeptLocks
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.artifacts import Reader, open_artifact, read_whole
@@ -33,38 +36,68 @@ def run(request: RestoreRequest, context: Context) -> Result:
     place = request.backup.place
     store = open_store(place.storage)
     found = catalog.find(store, place.prefix, request.backup.backup_id)
-    reader = Reader(store, found, identities_for(found, request.backup.identity))
-    if request.mode == "Plan":
-        return _plan(request, context, store, found)
     with ExitStack() as stack:
+        stack.enter_context(_kept(request, context, store, found))
+        reader = Reader(store, found, identities_for(found, request.backup.identity))
+        if request.mode == "Plan":
+            return _plan(request, context, store, found)
         places = [(open_store(each.storage), each.prefix) for each in request.locks]
-        stack.enter_context(KeptLocks(places, request.request_uid, context.now))
-        return _execute(request, context, reader)
+        locks = stack.enter_context(KeptLocks(places, request.request_uid, context.now))
+        return _execute(request, context, _Chosen(reader, locks))
+
+
+class _PlanChanged(RestoreRefused):
+    """What is at the target is not what was approved: there is a new plan."""
+
+    default_reason = "PlanChanged"
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What is restored, and the locks without which it is not."""
+
+    reader: Reader
+    locks: KeptLocks
+
+
+@contextmanager
+def _kept(request: RestoreRequest, context: Context, store: Store, found: Found) -> Iterator[None]:
+    """Keep the backup from cleanups until the request has ended; where it is killed, until the hold expires."""
+    where = store, found.prefix, found.metadata.backup_id, request.request_uid
+    with suppress(StorageInvalid):  # what is read-only cannot be kept, nor cleaned up
+        keep_for_restore(*where, context.now())
+    ended = True
+    try:
+        yield
+        ended = request.mode == "Execute"
+    except _PlanChanged:
+        ended = False
+        raise
+    finally:
+        if ended:
+            with suppress(Failure):
+                end_of_restore(*where)
 
 
 def _plan(request: RestoreRequest, context: Context, store: Store, found: Found) -> Result:
     plan = make_plan(request, store, found, open_targets(request, found, context.scratch))
-    with suppress(StorageInvalid):  # a read-only storage cannot be held, nor cleaned up
-        write_hold(store, found.prefix, plan.backup_id, request.request_uid, context.now())
     context.report.plan(plan)
     return _result(request, plan, "Planned", f"{plan.backup_id} can be restored")
 
 
-def _execute(request: RestoreRequest, context: Context, reader: Reader) -> Result:
-    store, found = reader.store, reader.found
+def _execute(request: RestoreRequest, context: Context, chosen: _Chosen) -> Result:
+    store, found = chosen.reader.store, chosen.reader.found
     targets = open_targets(request, found, context.scratch)
     plan = make_plan(request, store, found, targets)
     if plan.needs_approval and plan.digest != request.approved_plan:
-        context.report.plan(plan)
-        raise RestoreRefused(
-            "what is at the target is no longer what was approved: look at the new plan, and approve that one",
-            reason="PlanChanged",
+        following = request.model_copy(update={"plan_number": request.plan_number + 1})
+        context.report.plan(make_plan(following, store, found, targets))
+        raise _PlanChanged(
+            "what is at the target is no longer what was approved: look at the new plan, and approve that one"
         )
-    _check_artifacts(context, reader, targets)
-    done = _restore_all(context, reader, targets)
+    _check_artifacts(context, chosen.reader, targets)
+    done = _restore_all(context, chosen, targets)
     context.report.progress("Verifying", "", 0, None)
-    with suppress(Failure):
-        release_hold(store, found.prefix, plan.backup_id)
     return _result(request, plan, "Restored", "; ".join(done))
 
 
@@ -82,11 +115,11 @@ def _check_artifacts(context: Context, reader: Reader, targets: tuple[Target, ..
             ) from None
 
 
-def _restore_all(context: Context, reader: Reader, targets: tuple[Target, ...]) -> list[str]:
+def _restore_all(context: Context, chosen: _Chosen, targets: tuple[Target, ...]) -> list[str]:
     done: list[str] = []
     for target in targets:
         try:
-            done.append(_restore_one(context, reader, target))
+            done.append(_restore_one(context, chosen, target))
         except Failure as failure:
             if not done:
                 raise
@@ -97,7 +130,7 @@ def _restore_all(context: Context, reader: Reader, targets: tuple[Target, ...]) 
     return done
 
 
-def _restore_one(context: Context, reader: Reader, target: Target) -> str:
+def _restore_one(context: Context, chosen: _Chosen, target: Target) -> str:
     artifact = target.artifact
     scratch = context.scratch / f"restore-{artifact.source}"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -106,9 +139,13 @@ def _restore_one(context: Context, reader: Reader, target: Target) -> str:
         context.report.progress("Restoring", artifact.source, done, artifact.source_bytes)
 
     progress(0)
-    with open_artifact(reader, artifact) as chunks:
+    with open_artifact(chosen.reader, artifact) as chunks:
         return target.source.restore(
-            chunks, artifact=artifact.model_dump(), paths=target.paths, scratch=scratch, progress=progress
+            chosen.locks.guard(chunks),
+            artifact=artifact.model_dump(),
+            paths=target.paths,
+            scratch=scratch,
+            progress=progress,
         )
 
 
