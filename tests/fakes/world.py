@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
@@ -28,7 +29,6 @@ T = TypeVar("T")
 NAMESPACE = "edna"
 START = datetime(2026, 3, 1, 1, 59, tzinfo=UTC)
 CHECKSUM = "sha256:" + "a" * 64
-DIGEST = "sha256:" + "d" * 64
 ROUND_SECONDS = 10
 
 
@@ -206,20 +206,26 @@ class World:
             source_bytes=1,
             action="replaced",
         )
-        digest = DIGEST if not self.plan_changes_once else "sha256:" + "e" * 64
+        digest, following = (self._digest(request, request.plan_number + ahead) for ahead in (0, 1))
+        refused = request.mode == "Execute" and request.approved_plan != digest
         plan = Plan(
-            digest=digest, backup_id=request.backup.backup_id, backup_type=request.backup.backup_type, checksum=CHECKSUM, storage="s3",
+            digest=following if refused else digest, backup_id=request.backup.backup_id, backup_type=request.backup.backup_type, checksum=CHECKSUM, storage="s3",
             snapshot_time=self.time, targets=(target,), needs_approval=True,
         )  # fmt: skip
         lines = [write_line(request.nonce, "plan", plan), write_line(request.nonce, "end", {"count": 1})]
         if request.mode == "Plan":
             return base.model_copy(update={"plan_digest": digest}), lines
-        if request.approved_plan != digest:
+        if refused:
             return base.model_copy(
                 update={"verdict": "Refused", "reason": "PlanChanged", "message": "the target has changed"}
             ), lines
         self.restored.append(request.request_uid)
         return base, []
+
+    def _digest(self, request: RestoreRequest, number: int) -> str:
+        """Name a plan as the data plane does: by request, number and cluster, and by what is at the target."""
+        text = f"{request.cluster_uid}/{request.request_uid}/{number}/{self.plan_changes_once}"
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def finished(work: Awaitable[T]) -> T:

@@ -51,14 +51,14 @@ class PostgresqlTarget(ApiModel):
 
 
 class Target(ApiModel):
-    """Another place than where the backup came from."""
+    """Another place than where the backup came from. It must say one for every source that is restored."""
 
     postgresql: PostgresqlTarget | None = None
     """Another database, for PostgreSQL."""
     claim: ClaimReference | None = Field(default=None, description="Another claim, for SQLite and files.")
     path: RelativePath | None = Field(
         default=None,
-        description="Another path on the claim: of the SQLite file, or the folder beneath which files go.",
+        description="Another path on the claim, of the SQLite file. Files keep their paths.",
     )
 
 
@@ -90,10 +90,11 @@ class RestoreRequestSpec(ApiModel):
     from_policy: FromPolicy | None = None
     """The newest good backup of a policy. One of `backupRef` and `fromPolicy` is given."""
     sources: Annotated[tuple[SourceName, ...], Field(max_length=16)] = Field(
-        default=(), description="Only these sources of the backup; empty is all."
+        default=(),
+        description="Only these sources of the backup; empty is all, or all files where `paths` is given.",
     )
     paths: Annotated[tuple[RelativePath, ...], Field(max_length=64)] = Field(
-        default=(), description="Only these files and folders; empty is all."
+        default=(), description="Only these files and folders, and no database; empty is all."
     )
     target: Target | None = None
     """Where to, if not where it came from."""
@@ -200,10 +201,14 @@ class RestoreRequestStatus(ApiModel):
         default=0, description="How many plans were made before this one."
     )
     paused_policies: Annotated[tuple[Name, ...], Field(max_length=64)] = Field(
-        default=(), description="Policies that read the target: no backup of theirs runs meanwhile."
+        default=(),
+        description="Policies that read the target: no backup of theirs captures it while the restore is under way.",
     )
     job: Name | None = None
     """The Job that restores. It runs once, never a second time."""
+    job_uid: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, alias="jobUID", description="Its UID: another Job of its name is not believed."
+    )
     progress: RestoreProgress | None = None
     """How far it is."""
     start_time: Moment | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -44,11 +45,23 @@ class ApiError(Exception):
 
 
 class Refused(ApiError):
-    """The API server refuses the object as it is: another try gives the same answer."""
+    """What was asked is not taken (400, 422) or not allowed (403): asking again gives the same answer."""
+
+    @property
+    def mended_by_spec(self) -> bool:
+        """Say whether only another object will be taken; what is not allowed may be allowed later."""
+        return self.status != HTTPStatus.FORBIDDEN
+
+
+REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 class Gateway(Protocol):
-    """What the operator asks of a cluster."""
+    """What the operator asks of a cluster.
+
+    Each of these raises :class:`Refused` where the API server does not take what it is given, and
+    :class:`ApiError` where another try may do.
+    """
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
         """Read one object; ``None`` where there is none."""
@@ -203,14 +216,11 @@ class ClusterGateway:
         except OSError as error:  # aiohttp's errors of connection, and time-outs
             raise ApiError(0, type(error).__name__) from None
         text = (data or b"").decode(errors="replace")
-        if answer.status in _REFUSALS:
-            raise Refused(answer.status, _message(text))
         if not 200 <= answer.status < 300:
-            raise ApiError(answer.status, _message(text))
+            raise (Refused if answer.status in REFUSALS else ApiError)(answer.status, _message(text))
         return text
 
 
-_REFUSALS = (400, 403, 422)
 _MANAGED = {"fieldManager": FIELD_MANAGER}
 _FORCED = {**_MANAGED, "force": "true"}
 

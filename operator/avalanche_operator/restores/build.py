@@ -18,6 +18,8 @@ from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
 PLAN_SECONDS = 600
+KEPT_SECONDS = 3600
+"""How long a Job stays after its end, for who wants to read its log."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,12 @@ class Prepared:
     """By name: of the backup, and of the policies that pause."""
     policy: BackupPolicySpec
     targets: tuple[PolicySource, ...]
+    readers: tuple[Object, ...]
+    """The policies that read what is written to: they pause."""
     locks: tuple[tuple[str, str], ...]
-    """(storage, prefix) of each policy that pauses."""
+    """(storage, prefix) of each of them."""
+    number: int
+    """How many plans were made before this one."""
     settings: Settings
 
     @property
@@ -62,28 +68,22 @@ def job_name(found: Object, mode: Literal["Plan", "Execute"], number: int) -> st
     return names.child_name(meta["name"], "RestoreRequest", meta["uid"], mode.lower(), str(number))
 
 
-def plan_job(prepared: Prepared, number: int, placement: Placement) -> JobPlan:
-    """Plan the Job that looks and touches nothing."""
-    return _job(prepared, "Plan", number, placement)
+def plan_job(prepared: Prepared, placement: Placement) -> JobPlan:
+    """Plan the Job that looks and touches nothing: where its answer is lost, it may look again."""
+    return _job(prepared, "Plan", placement)
 
 
-def execute_job(prepared: Prepared, number: int, placement: Placement, approved: str | None) -> JobPlan:
+def execute_job(prepared: Prepared, placement: Placement) -> JobPlan:
     """Plan the Job that restores: once, suspended at first, and not deleted with the request."""
-    return _job(prepared, "Execute", number, placement, approved)
+    return _job(prepared, "Execute", placement)
 
 
-def _job(
-    prepared: Prepared,
-    mode: Literal["Plan", "Execute"],
-    number: int,
-    placement: Placement,
-    approved: str | None = None,
-) -> JobPlan:
+def _job(prepared: Prepared, mode: Literal["Plan", "Execute"], placement: Placement) -> JobPlan:
     execute = mode == "Execute"
     return JobPlan(
-        name=job_name(prepared.found, mode, number),
+        name=job_name(prepared.found, mode, prepared.number),
         owner=prepared.found,
-        request=_request(prepared, mode, approved),
+        request=restore_request(prepared, mode),
         mounts=prepared.mounts(mode),
         image=prepared.settings.backup_image,
         template=prepared.policy.pod_template,
@@ -92,15 +92,19 @@ def _job(
         backoff_limit=0 if execute else 2,
         owned=not execute,
         suspended=execute,
+        ttl_seconds=None if execute else KEPT_SECONDS,
     )
 
 
-def _request(prepared: Prepared, mode: Literal["Plan", "Execute"], approved: str | None) -> Request:
+def restore_request(prepared: Prepared, mode: Literal["Plan", "Execute"]) -> Request:
+    """Give what the data plane is asked."""
     pinned = prepared.backup
     return Request(
         nonce=prepared.nonce,
         mode=mode,
         request_uid=prepared.found["metadata"]["uid"],
+        plan_number=prepared.number,
+        cluster_uid=prepared.settings.cluster_uid,
         backup=BackupReference(
             place=_place(prepared, pinned.storage, pinned.prefix),
             backup_type=pinned.type,
@@ -108,7 +112,7 @@ def _request(prepared: Prepared, mode: Literal["Plan", "Execute"], approved: str
             identity=identity_part(prepared.identity)[0],
         ),
         targets=tuple(_target(prepared, each) for each in prepared.targets),
-        approved_plan=approved,
+        approved_plan=prepared.spec.approved_plan if mode == "Execute" else None,
         locks=tuple(_place(prepared, *each) for each in prepared.locks) if mode == "Execute" else (),
     )
 

@@ -49,8 +49,23 @@ def planned(
             "phase": "AwaitingApproval" if waits else "Planned",
             "plan": written(plan, now),
             "progress": None,
-            "paused_policies": (),
             "message": waiting_message(plan.digest) if waits else None,
+        }
+    )
+
+
+def replan(status: RestoreRequestStatus, why: str) -> RestoreRequestStatus:
+    """Give the status of a request whose plan, and every approval of it, counts no more: another one is made."""
+    return status.model_copy(
+        update={
+            "phase": "Pending",
+            "plan": None,
+            "plan_number": status.plan_number + 1,
+            "job": None,
+            "job_uid": None,
+            "start_time": None,
+            "progress": None,
+            "message": why,
         }
     )
 
@@ -111,10 +126,7 @@ def ended(
     if result.verdict == "Succeeded":
         return _closed(status, now, phase="Succeeded", message=result.message)
     if result.reason == "PlanChanged" and answer.plan is not None:
-        fresh = status.model_copy(
-            update={"plan_number": status.plan_number + 1, "job": None, "start_time": None}
-        )
-        again = planned(fresh, answer.plan, spec, now)
+        again = planned(replan(status, result.message), answer.plan, spec, now)
         return again.model_copy(
             update={"message": f"{result.message}: {waiting_message(answer.plan.digest)}"}
         )
@@ -140,5 +152,5 @@ def condition(spec: RestoreRequestSpec, status: RestoreRequestStatus) -> tuple[V
 
 def _closed(status: RestoreRequestStatus, now: datetime, **changes: Any) -> RestoreRequestStatus:
     duration = int((now - status.start_time).total_seconds()) if status.start_time else None
-    common = {"progress": None, "paused_policies": (), "completion_time": now, "duration_seconds": duration}
+    common = {"progress": None, "completion_time": now, "duration_seconds": duration}
     return status.model_copy(update={**common, **changes})

@@ -44,7 +44,8 @@ async def prepare(
     if policy is None:
         raise RestoreImpossible(
             "PolicyNotFound",
-            f"BackupPolicy {pinned.policy} does not exist: its sources say where the data goes",
+            f"BackupPolicy {pinned.policy} does not exist, and its sources say where the data goes: apply it again "
+            "(with suspend: true it runs nothing), then create this request anew",
         )
     policy_spec = BackupPolicySpec.model_validate(policy["spec"])
     targets = chosen_sources(spec, policy_spec, backup or {})
@@ -73,6 +74,8 @@ async def prepare(
         storages=there,
         policy=policy_spec,
         targets=targets,
+        readers=tuple(readers),
+        number=status.plan_number,
         locks=tuple(each for each in locks if each[0] in there and there[each[0]].access_mode == "ReadWrite"),
         settings=around.settings,
     )

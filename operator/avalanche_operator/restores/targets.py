@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 
 from avalanche_contract.names import policy_prefix
@@ -48,63 +49,136 @@ def chosen_sources(
 
     :raises RestoreImpossible: a source is neither in the backup nor in the policy, or the target does not fit.
     """
-    status = BackupStatus.model_validate(backup.get("status") or {})
     known = {each.name: each for each in policy.sources}
-    stored = [each.source for each in status.artifacts] or list(known)
-    wanted = list(spec.sources) or stored
-    for name in wanted:
-        if name not in stored:
-            raise RestoreImpossible(
-                "SourceNotInBackup", f"the backup has no source {name}; it has {', '.join(stored)}"
-            )
-        if name not in known:
-            raise RestoreImpossible(
-                "SourceNotInPolicy",
-                f"the policy has no source {name} any more: add it, so that its target is known",
-            )
-    return tuple(redirect(known[name], spec.target) for name in wanted)
+    sources = [known[name] for name in _wanted(spec, known, backup)]
+    if spec.target is None:
+        return tuple(sources)
+    _refuse_unused(spec.target, sources)
+    moved = tuple(redirect(each, spec.target) for each in sources)
+    namespace = (backup.get("metadata") or {}).get("namespace", "")
+    _refuse_collisions(list(zip(sources, moved, strict=True)), namespace)
+    return moved
 
 
-def redirect(source: PolicySource, target: Target | None) -> PolicySource:
-    """Give a source with what a request puts elsewhere."""
-    if target is None:
-        return source
-    if source.postgresql is not None and target.postgresql is not None:
+def redirect(source: PolicySource, target: Target) -> PolicySource:
+    """Give a source where a request puts it.
+
+    :raises RestoreImpossible: the target says nothing for a source of this kind, which would be replaced where it came from.
+    """
+    if source.postgresql is not None:
+        if target.postgresql is None:
+            raise _unfitting(source, "postgresql")
         changes = {name: value for name in ("host", "port", "database", "credentials_secret_ref")
                    if (value := getattr(target.postgresql, name)) is not None}  # fmt: skip
         return source.model_copy(update={"postgresql": source.postgresql.model_copy(update=changes)})
     claim = {"claim": target.claim} if target.claim is not None else {}
     if source.sqlite is not None:
         path = {"path": target.path} if target.path is not None else {}
+        if not claim | path:
+            raise _unfitting(source, "claim")
         return source.model_copy(update={"sqlite": source.sqlite.model_copy(update=claim | path)})
-    if source.files is not None:
-        if target.path is not None:
-            raise RestoreImpossible(
-                "TargetInvalid", "target.path is for SQLite; files go to another claim by target.claim"
-            )
-        return source.model_copy(update={"files": source.files.model_copy(update=claim)})
-    return source
+    if source.files is None or not claim:
+        raise _unfitting(source, "claim")
+    return source.model_copy(update={"files": source.files.model_copy(update=claim)})
 
 
 def readers_of(targets: Iterable[PolicySource], policies: Iterable[Object]) -> list[Object]:
     """Give the policies that read what a restore writes to: they pause meanwhile."""
-    written = {coordinate for each in targets for coordinate in _coordinates(each)}
-    return [
-        policy
-        for policy in policies
-        if any(
-            written.intersection(_coordinates(source))
-            for source in BackupPolicySpec.model_validate(policy["spec"]).sources
-        )
-    ]
+    written = list(targets)
+    return [policy for policy in policies if _reads(policy, written)]
 
 
-def _coordinates(source: PolicySource) -> tuple[tuple[str, ...], ...]:
+def _reads(policy: Object, written: Iterable[PolicySource]) -> bool:
+    namespace, spec = policy["metadata"]["namespace"], BackupPolicySpec.model_validate(policy["spec"])
+    read = {each for source in spec.sources for each in _coordinates(source, namespace)}
+    return any(not read.isdisjoint(_coordinates(each, namespace)) for each in written)
+
+
+def _coordinates(source: PolicySource, namespace: str) -> set[tuple[str, ...]]:
     if source.postgresql is not None:
         found = source.postgresql
-        return (("postgresql", found.host, str(found.port), found.database),)
+        hosts = _hosts(found.host, namespace)
+        return {("postgresql", host, str(found.port), found.database) for host in hosts}
     mounted = source.sqlite or source.files
-    return (("claim", mounted.claim.name),) if mounted is not None else ()
+    return {("claim", mounted.claim.name)} if mounted is not None else set()
+
+
+def _hosts(host: str, namespace: str) -> set[str]:
+    """Give what a host may be called, without ``.svc`` and the cluster's domain: a pod looks a name up in its namespace first."""
+    plain = host.lower().rstrip(".")
+    service, svc, _ = f"{plain}.".partition(".svc.")
+    return {service} if svc else {plain, f"{plain}.{namespace}"}
+
+
+def _wanted(spec: RestoreRequestSpec, known: dict[str, PolicySource], backup: Object) -> list[str]:
+    """Name the sources that come back: those that were asked for, else all; paths are of files alone."""
+    status = BackupStatus.model_validate(backup.get("status") or {})
+    kinds = {name: _kind(each) for name, each in known.items()}
+    kinds |= {each.source: each.kind for each in status.artifacts}
+    stored = [each.source for each in status.artifacts] or list(known)
+    wanted = list(spec.sources) or [each for each in stored if not spec.paths or kinds[each] == "files"]
+    for name in wanted:
+        _check_source(name, stored, known)
+        if spec.paths and kinds[name] != "files":
+            raise RestoreImpossible(
+                "PathsInvalid",
+                f"paths choose a part of files, and {name} is a database: leave it out of sources",
+            )
+    if not wanted:
+        raise RestoreImpossible("PathsInvalid", "paths choose a part of files, and the backup holds none")
+    return wanted
+
+
+def _check_source(name: str, stored: list[str], known: dict[str, PolicySource]) -> None:
+    if name not in stored:
+        raise RestoreImpossible(
+            "SourceNotInBackup", f"the backup has no source {name}; it has {', '.join(stored)}"
+        )
+    if name not in known:
+        raise RestoreImpossible(
+            "SourceNotInPolicy",
+            f"the policy has no source {name} any more: add it, so that its target is known",
+        )
+
+
+def _kind(source: PolicySource) -> str:
+    return "postgresql" if source.postgresql else "sqlite" if source.sqlite else "files"
+
+
+def _unfitting(source: PolicySource, part: str) -> RestoreImpossible:
+    return RestoreImpossible(
+        "TargetInvalid",
+        f"target says nothing for source {source.name}, which would be replaced where it came from: "
+        f"give target.{part}, or choose other sources in spec.sources",
+    )
+
+
+def _refuse_unused(target: Target, sources: list[PolicySource]) -> None:
+    kinds = {_kind(each) for each in sources}
+    fits = {"postgresql": {"postgresql"}, "claim": {"sqlite", "files"}, "path": {"sqlite"}}
+    for part, fitting in fits.items():
+        if getattr(target, part) is not None and not kinds & fitting:
+            raise RestoreImpossible(
+                "TargetInvalid", f"target.{part} fits no source that is restored: leave it out"
+            )
+
+
+def _refuse_collisions(pairs: list[tuple[PolicySource, PolicySource]], namespace: str) -> None:
+    """Two sources of different places must not come to lie in one."""
+    for (source, moved), (other, beside) in combinations(pairs, 2):
+        if _share(moved, beside, namespace) and not _share(source, other, namespace):
+            raise RestoreImpossible(
+                "TargetInvalid",
+                f"target puts {source.name} and {other.name} into one place: restore them by a request each",
+            )
+
+
+def _share(one: PolicySource, other: PolicySource, namespace: str) -> bool:
+    """Say whether two sources are in one place: a database, a SQLite file, the tree of a claim."""
+    paths = [each.sqlite.path if each.sqlite is not None else None for each in (one, other)]
+    return paths[0] == paths[1] and not _coordinates(one, namespace).isdisjoint(
+        _coordinates(other, namespace)
+    )
 
 
 def _newest(wanted: FromPolicy, backups: Iterable[Object]) -> Object:

@@ -87,7 +87,9 @@ def _prepared(policy: Object, **spec: Any) -> Prepared:
         storages={"s3": BackupStorageSpec.model_validate(S3_SPEC)},
         policy=BackupPolicySpec.model_validate(policy),
         targets=(PolicySource.model_validate(DATABASE),),
+        readers=(),
         locks=(),
+        number=0,
         settings=SETTINGS,
     )
 
@@ -106,7 +108,7 @@ def test_the_pods_that_back_up_see_the_recipients_and_never_the_identity() -> No
 
 def test_the_pods_of_a_restore_see_the_identity_and_their_request_names_it() -> None:
     prepared = _prepared(policy_spec(encryption=ENCRYPTION))
-    plans = [plan_job(prepared, 0, Placement()), execute_job(prepared, 0, Placement(), None)]
+    plans = [plan_job(prepared, Placement()), execute_job(prepared, Placement())]
     assert [_files(job(each)) for each in plans] == [{"identity"}] * 2
     for each in plans:
         identity = each.request.model_dump()["backup"]["identity"]
@@ -116,7 +118,7 @@ def test_the_pods_of_a_restore_see_the_identity_and_their_request_names_it() -> 
 
 def test_a_request_names_another_identity_than_its_policy() -> None:
     prepared = _prepared(policy_spec(), identitySecretRef={"name": "age", "key": "old"})
-    assert _files(job(plan_job(prepared, 0, Placement()))) == {"old"}
+    assert _files(job(plan_job(prepared, Placement()))) == {"old"}
 
 
 def _asked(request: Request) -> Request:

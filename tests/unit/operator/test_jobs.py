@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_validate.utils import validate
 
+from avalanche_backup.sources.opening import open_source
 from avalanche_contract import names
 from avalanche_contract.request import Run, parse_request
+from avalanche_operator.api.policy import PolicySource
+from avalanche_operator.api.restore import Target
 from avalanche_operator.jobs.build import Placement, RequestTooLarge, job
-from avalanche_operator.jobs.mounts import ClaimMount, Mounts, SecretMount
+from avalanche_operator.jobs.mounts import ClaimMount, Mounts, SecretMount, source_part
 from avalanche_operator.policies.build import backup_job, cron_job, probe_job
+from avalanche_operator.restores.targets import redirect
 from tests.unit.operator.objects import DATABASE, FILES, SQLITE, applied, plan
 
 Object = dict[str, Any]
@@ -136,3 +141,17 @@ def test_no_label_of_a_deployment_tool_is_set() -> None:
     """Argo CD and Helm adopt or prune what carries their labels; what the operator makes is its own."""
     built = cron_job(applied(), "5 2 * * *")
     assert not [name for name in built["metadata"]["labels"] if "instance" in name or "helm" in name]
+
+
+@pytest.mark.parametrize("source", [FILES, SQLITE], ids=lambda source: source["name"])
+def test_a_plan_names_the_claim_that_it_writes_to(source: Object) -> None:
+    here = PolicySource.model_validate(source)
+    there = redirect(here, Target.model_validate({"claim": {"name": "spare"}}))
+    asked = [source_part(each, "restore")[0] for each in (here, there)]
+    targets = [open_source(each, Path("unused")).target for each in asked]
+    assert f"claim {source[list(source)[1]]['claim']['name']}" in targets[0] and "claim spare" in targets[1]
+
+
+def test_only_a_job_that_may_be_asked_again_goes_by_itself() -> None:
+    assert job(plan(ttl_seconds=60))["spec"]["ttlSecondsAfterFinished"] == 60
+    assert "ttlSecondsAfterFinished" not in job(plan())["spec"]

@@ -12,7 +12,7 @@ from avalanche_contract.result import Result
 from avalanche_operator.api.policy import BackupPolicySpec, PolicySource
 from avalanche_operator.api.restore import RestorePlan, RestoreRequestSpec, RestoreRequestStatus, Target
 from avalanche_operator.jobs.observe import Outcome
-from avalanche_operator.restores.decide import condition, ended, next_step
+from avalanche_operator.restores.decide import condition, ended, next_step, replan
 from avalanche_operator.restores.targets import (
     NotYet,
     RestoreImpossible,
@@ -25,6 +25,13 @@ from tests.unit.operator.objects import DATABASE, FILES, SQLITE, found, policy_s
 
 Object = dict[str, Any]
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
+OTHER_DATABASE: Object = {
+    **DATABASE,
+    "name": "db2",
+    "postgresql": {**DATABASE["postgresql"], "database": "two"},
+}
+OTHER_SQLITE: Object = {"name": "lite2", "sqlite": {"claim": {"name": "state"}, "path": "two.sqlite"}}
+OTHER_FILES: Object = {"name": "data2", "files": {"claim": {"name": "two"}}}
 DIGEST, OTHER = "sha256:" + "d" * 64, "sha256:" + "e" * 64
 PLAN = RestorePlan(digest=DIGEST, backup_id="database_20260301_020000", checksum=DIGEST, storage="s3", snapshot_time=NOW, targets=(),
                    needs_approval=True, expiration_time=NOW + timedelta(hours=24))  # fmt: skip
@@ -169,3 +176,97 @@ def test_every_policy_that_reads_the_target_pauses_and_no_other() -> None:
         "same",
         "full",
     ]
+
+
+@pytest.mark.parametrize(("sources", "target", "sentence"), [
+    ((DATABASE, FILES), {"claim": {"name": "spare"}}, "says nothing for source db.*give target.postgresql"),
+    ((DATABASE, FILES), {"postgresql": {"database": "copy"}}, "says nothing for source data.*give target.claim"),
+    ((SQLITE,), {"claim": {"name": "spare"}, "postgresql": {"database": "copy"}}, "target.postgresql fits no source"),
+    ((DATABASE,), {"postgresql": {"database": "copy"}, "claim": {"name": "spare"}}, "target.claim fits no source"),
+    ((FILES,), {"claim": {"name": "spare"}, "path": "x"}, "target.path fits no source"),
+    ((FILES,), {}, "says nothing for source data"),
+    ((DATABASE, OTHER_DATABASE), {"postgresql": {"database": "copy"}}, "db and db2 into one place"),
+    ((SQLITE, OTHER_SQLITE), {"path": "one.sqlite"}, "lite and lite2 into one place"),
+    ((FILES, OTHER_FILES), {"claim": {"name": "spare"}}, "data and data2 into one place"),
+], ids=str)  # fmt: skip
+def test_a_target_that_does_not_fit_is_refused_and_nothing_is_restored_in_place(
+    sources: tuple[Object, ...], target: Object, sentence: str
+) -> None:
+    policy = BackupPolicySpec.model_validate(policy_spec(*sources))
+    with pytest.raises(RestoreImpossible, match=sentence) as raised:
+        chosen_sources(_spec(target=target), policy, _backup("first"))
+    assert raised.value.reason == "TargetInvalid"
+
+
+def test_a_target_that_says_where_each_source_goes_is_taken() -> None:
+    policy = BackupPolicySpec.model_validate(policy_spec(DATABASE, SQLITE, FILES))
+    target = {"postgresql": {"database": "copy"}, "claim": {"name": "spare"}}
+    db, lite, files = chosen_sources(_spec(target=target), policy, _backup("first"))
+    assert db.postgresql is not None and db.postgresql.database == "copy"
+    assert lite.sqlite is not None and files.files is not None
+    assert lite.sqlite.claim.name == files.files.claim.name == "spare"
+
+
+def test_sources_of_one_place_may_go_to_one_place() -> None:
+    """Two schemas of one database, two folders of one claim: they lay together before."""
+    again = {**DATABASE, "name": "db2", "postgresql": {**DATABASE["postgresql"], "host": "postgres.edna.svc"}}
+    policy = BackupPolicySpec.model_validate(policy_spec(DATABASE, again))
+    target = {"postgresql": {"database": "copy"}}
+    assert len(chosen_sources(_spec(target=target), policy, _backup("first"))) == 2
+
+
+def test_paths_bring_files_back_and_no_database() -> None:
+    policy = BackupPolicySpec.model_validate(policy_spec(DATABASE, FILES))
+    chosen = chosen_sources(_spec(paths=["in"]), policy, _backup("first"))
+    assert [each.name for each in chosen] == ["data"]
+
+
+@pytest.mark.parametrize(("sources", "spec", "sentence"), [
+    ((DATABASE, FILES), {"sources": ["db", "data"]}, "db is a database: leave it out"),
+    ((DATABASE,), {}, "the backup holds none"),
+])  # fmt: skip
+def test_paths_of_a_database_are_refused(sources: tuple[Object, ...], spec: Object, sentence: str) -> None:
+    policy = BackupPolicySpec.model_validate(policy_spec(*sources))
+    with pytest.raises(RestoreImpossible, match=sentence):
+        chosen_sources(_spec(paths=["in"], **spec), policy, _backup("first"))
+
+
+def _at(host: str) -> Object:
+    return {**DATABASE, "postgresql": {**DATABASE["postgresql"], "host": host}}
+
+
+NAMES = (
+    "postgres",
+    "postgres.edna",
+    "postgres.edna.svc",
+    "postgres.edna.svc.cluster.local",
+    "Postgres.edna.svc.my.domain.",
+)
+
+
+@pytest.mark.parametrize("one", NAMES)
+@pytest.mark.parametrize("other", NAMES)
+def test_a_server_is_one_whichever_of_its_names_is_used(one: str, other: str) -> None:
+    assert readers_of([_source(_at(one))], [found("BackupPolicy", "reader", policy_spec(_at(other)))])
+
+
+@pytest.mark.parametrize(
+    "other", ["postgres2", "postgres.other", "postgres.other.svc", "postgres.example.org", "db.postgres"]
+)
+def test_a_server_of_another_name_is_another(other: str) -> None:
+    policies = [found("BackupPolicy", "other", policy_spec(_at(other)))]
+    assert readers_of([_source(_at("postgres"))], policies) == []
+
+
+def test_the_end_of_a_restore_still_names_the_policies_that_it_paused() -> None:
+    status = RestoreRequestStatus(phase="Restoring", plan=PLAN, paused_policies=("nightly",))
+    assert ended(_spec(), status, Outcome("Missing"), Answer(), NOW).paused_policies == ("nightly",)
+
+
+def test_a_plan_that_counts_no_more_takes_its_job_with_it() -> None:
+    status = RestoreRequestStatus(
+        phase="Restoring", plan=PLAN, plan_number=1, job="j", job_uid="u", start_time=NOW
+    )
+    after = replan(status, "why")
+    assert (after.phase, after.plan, after.plan_number, after.message) == ("Pending", None, 2, "why")
+    assert (after.job, after.job_uid, after.start_time) == (None, None, None)
