@@ -179,6 +179,25 @@ def test_a_restore_whose_pod_is_killed_is_failed_never_run_twice_and_a_new_one_s
     assert stage.restore("second", "whole")["status"]["phase"] == "Succeeded" and stage.rows() == before
 
 
+def test_a_restore_waits_for_a_backup_of_its_target_that_runs(stage: Scene) -> None:
+    stage.kubectl.apply(stage.database_policy(storage="volume"))
+    assert stage.back_up("whole", "database")["status"]["phase"] == "Succeeded"
+    stage.kubectl.apply(objects.restore("back", "whole"))
+    planned = stage.kubectl.wait("restorerequest", "back", in_phase("AwaitingApproval"))
+    with stage.locked_tables():
+        _start_held_backup(stage, "held")
+        stage.kubectl.patch(
+            "restorerequest", "back", {"spec": {"approvedPlan": planned["status"]["plan"]["digest"]}}
+        )
+        stage.kubectl.wait(
+            "restorerequest", "back", lambda found: "Backup held" in found["status"].get("message", "")
+        )
+    held = stage.kubectl.wait("backups.avalanche.io", "held", in_phase(*ENDED), seconds=180)
+    ended = stage.kubectl.wait("restorerequest", "back", in_phase("Succeeded", "Failed"))
+    assert (held["status"]["phase"], ended["status"]["phase"]) == ("Succeeded", "Succeeded"), ended["status"]
+    assert held["status"]["completionTime"] <= ended["status"]["completionTime"]
+
+
 def test_a_scheduled_backup_during_a_restore_of_its_target_is_not_run_and_shown_as_skipped(
     stage: Scene,
 ) -> None:

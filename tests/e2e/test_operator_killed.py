@@ -115,5 +115,5 @@ def _assert_nothing_else_is_stored(stage: Scene, ids: list[str]) -> None:
     named = stage.shell(
         f'grep -rhoP \'"file": "\\K[^"]+\' /volume/{stage.name} --include=*_metadata.json'
     ).split()
-    beside = ("_metadata.json", "_verification.json", "_hold.json", "owner.json")
+    beside = ("_metadata.json", "_verification.json", "_hold.json", "owner.json", "restore-lock.json")
     assert sorted(each for each in stored if not each.endswith(beside)) == sorted(named)

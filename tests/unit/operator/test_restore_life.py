@@ -14,7 +14,7 @@ from avalanche_contract import names
 from avalanche_operator.app import concerned
 from avalanche_operator.kube.gateway import Refused
 from tests.fakes.world import NAMESPACE, World
-from tests.unit.operator.objects import DATABASE, S3_SPEC, policy_spec
+from tests.unit.operator.objects import DATABASE, FILES, S3_SPEC, SQLITE, policy_spec
 
 Object = dict[str, Any]
 
@@ -171,6 +171,20 @@ def test_the_job_of_another_owner_is_named_and_left_alone(world: World) -> None:
     look(world)
     ready = world.condition("RestoreRequest", "back")
     assert (ready["status"], ready["reason"]) == ("False", "NameTaken") and name in ready["message"]
+
+
+@pytest.mark.parametrize("source", [DATABASE, SQLITE, FILES], ids=lambda source: str(source["name"]))
+def test_what_was_planned_is_what_is_let_go_whatever_the_source(world: World, source: Object) -> None:
+    for name in ("state", "data", "volume"):
+        claim = {
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"accessModes": ["ReadWriteOnce"]},
+        }
+        world.gateway.put({"kind": "PersistentVolumeClaim", **claim})
+    world.person("BackupStorage", "s3", {"claim": {"name": "volume", "subPath": "a/b"}})
+    world.person("BackupPolicy", "nightly", policy_spec(source))
+    approve(world, ask(world))
+    assert look(world, 2)["phase"] == "Restoring" and executing(world)["spec"]["suspend"] is False
 
 
 # --- beside no backup
