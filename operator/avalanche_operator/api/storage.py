@@ -19,25 +19,27 @@ from avalanche_operator.api.common import (
     rules,
 )
 
+Prefix = Annotated[
+    str,
+    Field(
+        max_length=512,
+        description="The folder of this storage in the bucket or container; empty is all of it.",
+        json_schema_extra=rules(
+            rule(
+                "!self.matches('^/|(^|/)[.][.](/|$)')",
+                "a prefix does not begin with '/' and has no '..'",
+            )
+        ),
+    ),
+]
+
 
 class S3(ApiModel):
     """A bucket of S3, or of a service that speaks it."""
 
     bucket: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")]
     """The bucket's name. It must exist: it is never created."""
-    prefix: Annotated[
-        str,
-        Field(
-            max_length=512,
-            description="The folder of this storage in the bucket; empty is all of it.",
-            json_schema_extra=rules(
-                rule(
-                    "!self.matches('^/|(^|/)[.][.](/|$)')",
-                    "a prefix does not begin with '/' and has no '..'",
-                )
-            ),
-        ),
-    ] = ""
+    prefix: Prefix = ""
     region: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """The bucket's region; left out: `us-east-1`."""
     endpoint: (
@@ -46,6 +48,39 @@ class S3(ApiModel):
     """The service's address, where it is not AWS: `https://host:port`."""
     force_path_style: bool = False
     """Put the bucket into the path instead of the host's name, as most services other than AWS want it."""
+    ca_secret_ref: KeyReference | None = None
+    """The certificate authority of the endpoint, as PEM."""
+
+
+class Azure(ApiModel):
+    """A container of Azure Blob Storage."""
+
+    container: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9]([a-z0-9]|-[a-z0-9])*$")]
+    """The container's name. It must exist: it is never created."""
+    prefix: Prefix = ""
+    account_name: Annotated[str, Field(min_length=3, max_length=24, pattern=r"^[a-z0-9]+$")] | None = None
+    """The storage account; left out, the connection string in the Secret names it."""
+    endpoint: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[^\s?#@]+$")] | None = (
+        None
+    )
+    """The account's address, where it is not `https://<account>.blob.core.windows.net`."""
+    ca_secret_ref: KeyReference | None = None
+    """The certificate authority of the endpoint, as PEM."""
+
+
+class GoogleCloudStorage(ApiModel):
+    """A bucket of Google Cloud Storage."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=222, pattern=r"^[a-z0-9][a-z0-9._-]*[a-z0-9]$")]
+    """The bucket's name. It must exist: it is never created."""
+    prefix: Prefix = ""
+    project_id: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None, alias="projectID", description="The project of the bucket, where requests must name it."
+    )
+    endpoint: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[^\s/?#@]+$")] | None = (
+        None
+    )
+    """The service's address, where it is not Google's; `http://` without a Secret is an emulator."""
     ca_secret_ref: KeyReference | None = None
     """The certificate authority of the endpoint, as PEM."""
 
@@ -64,20 +99,59 @@ class BackupStorageSpec(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule(exactly_one("s3", "claim"), "a storage has exactly one backend: s3 or claim"),
+            rule(
+                exactly_one("s3", "azure", "gcs", "claim"),
+                "a storage has exactly one backend: s3, azure, gcs or claim",
+            ),
             rule(
                 "!has(self.claim) || !has(self.credentialsSecretRef)", "a claim needs no credentialsSecretRef"
+            ),
+            rule("!has(self.claim) || !has(self.serviceAccountName)", "a claim needs no serviceAccountName"),
+            rule(
+                "!has(self.credentialsSecretRef) || !has(self.serviceAccountName)",
+                "a storage has keys in credentialsSecretRef or an identity in serviceAccountName, not both",
+            ),
+            rule(
+                "!has(self.azure) || has(self.azure.accountName) || has(self.azure.endpoint)"
+                " || has(self.credentialsSecretRef)",
+                "azure needs accountName, or a Secret whose connection string names the account",
+            ),
+            rule(
+                "!has(self.conditionalWrites) || self.conditionalWrites == 'Required' || has(self.s3)",
+                "only s3 may do without conditional writes: every other backend has them",
             ),
         )
     )
 
     s3: S3 | None = None
-    """A bucket. One of `s3` and `claim` is given."""
+    """A bucket. One of `s3`, `azure`, `gcs` and `claim` is given."""
+    azure: Azure | None = None
+    """A container. One of `s3`, `azure`, `gcs` and `claim` is given."""
+    gcs: GoogleCloudStorage | None = None
+    """A bucket. One of `s3`, `azure`, `gcs` and `claim` is given."""
     claim: Claim | None = None
-    """A volume. One of `s3` and `claim` is given."""
+    """A volume. One of `s3`, `azure`, `gcs` and `claim` is given."""
     credentials_secret_ref: LocalReference | None = Field(
         default=None,
-        description="A Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN where there is one.",
+        description=(
+            "A Secret with the keys of the backend. s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN "
+            "where there is one. azure: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_KEY. gcs: "
+            "GOOGLE_APPLICATION_CREDENTIALS_JSON."
+        ),
+    )
+    service_account_name: Name | None = Field(
+        default=None,
+        description=(
+            "The ServiceAccount that Jobs run as, instead of keys: workload identity of the cloud. Jobs get no token for "
+            "the Kubernetes API in any case."
+        ),
+    )
+    conditional_writes: Literal["Required", "SingleWriterAccepted"] = Field(
+        default="Required",
+        description=(
+            "Required: a store that overwrites what a create-only write must leave alone is not used. "
+            "SingleWriterAccepted: it is, and you promise that nobody else ever writes there."
+        ),
     )
     access_mode: Literal["ReadWrite", "ReadOnly"] = Field(
         default="ReadWrite", description="ReadOnly: backups are read and restored from here, never written."

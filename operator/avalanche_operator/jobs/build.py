@@ -15,6 +15,8 @@ from avalanche_operator.jobs.mounts import Mounts
 
 Object = dict[str, Any]
 USER = 65532
+AZURE_IDENTITY = "azure.workload.identity/use"
+"""The label by which a pod asks Azure's webhook for a token of its ServiceAccount."""
 RESULT_SECONDS = 30
 """The pod's deadline lies this long before the Job's, so that the result of a run that was cut off survives."""
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
@@ -52,8 +54,22 @@ class JobPlan:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-class RequestTooLarge(ValueError):
+class PlanImpossible(ValueError):
+    """No pod can be built of this plan, before its spec changes; ``reason`` is that of a condition."""
+
+    reason = "PlanImpossible"
+
+
+class RequestTooLarge(PlanImpossible):
     """The request does not fit into one environment variable."""
+
+    reason = "RequestTooLarge"
+
+
+class IdentitiesDiffer(PlanImpossible):
+    """Two storages of one pod want it to run as two ServiceAccounts."""
+
+    reason = "IdentitiesDiffer"
 
 
 def nonce_of(uid: str, cluster_uid: str) -> str:
@@ -131,7 +147,8 @@ def _annotated(plan: JobPlan) -> Object:
 
 def _labelled(plan: JobPlan) -> Object:
     own = _annotated(plan)
-    return {**own, "labels": {**(plan.template.labels or {}), **own["labels"]}}
+    asked = {AZURE_IDENTITY: "true"} if any(each.azure for each in plan.mounts.identities) else {}
+    return {**own, "labels": {**(plan.template.labels or {}), **own["labels"], **asked}}
 
 
 def _pod(plan: JobPlan) -> Object:
@@ -141,6 +158,7 @@ def _pod(plan: JobPlan) -> Object:
         "tolerations": list(template.tolerations),
         "priorityClassName": template.priority_class_name,
         "affinity": _affinity(plan.placement.nodes),
+        "serviceAccountName": service_account(plan.mounts),
     }
     return {
         "restartPolicy": "Never",
@@ -153,6 +171,19 @@ def _pod(plan: JobPlan) -> Object:
         "volumes": _volumes(plan.mounts),
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def service_account(mounts: Mounts) -> str | None:
+    """Give the identity of a pod.
+
+    :raises IdentitiesDiffer: it would need two.
+    """
+    accounts = sorted({each.service_account for each in mounts.identities})
+    if len(accounts) > 1:
+        raise IdentitiesDiffer(
+            f"one pod cannot run as {' and '.join(accounts)}: give the storages that it uses the same serviceAccountName"
+        )
+    return accounts[0] if accounts else None
 
 
 def _security(plan: JobPlan) -> Object:

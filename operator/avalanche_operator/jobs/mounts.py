@@ -10,19 +10,21 @@ from typing import Literal
 
 from avalanche_contract.names import secret_file, source_mount, storage_mount
 from avalanche_contract.request import (
+    AzureStorage,
     Credential,
     DirectoryStorage,
     Encryption,
     FilesSource,
+    GcsStorage,
     PostgresqlSource,
     S3Storage,
     Source,
     SqliteSource,
     Storage,
 )
-from avalanche_operator.api.common import IdentityReference
+from avalanche_operator.api.common import IdentityReference, KeyReference
 from avalanche_operator.api.policy import PolicyEncryption, PolicySource, Postgresql
-from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.api.storage import S3, Azure, BackupStorageSpec, GoogleCloudStorage
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,28 @@ class SecretMount:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """A ServiceAccount that a cloud trusts, in place of keys."""
+
+    service_account: str
+    azure: bool = False
+    """Azure's webhook wants to be asked, by a label of the pod."""
+
+
+@dataclass(frozen=True)
 class Mounts:
-    """All that a pod mounts."""
+    """All that a pod mounts, and as whom it runs."""
 
     claims: tuple[ClaimMount, ...] = ()
     secrets: tuple[SecretMount, ...] = ()
+    identities: tuple[Identity, ...] = ()
 
     def __add__(self, other: Mounts) -> Mounts:
-        claims = tuple(dict.fromkeys(self.claims + other.claims))
-        return Mounts(claims, tuple(dict.fromkeys(self.secrets + other.secrets)))
+        return Mounts(
+            claims=tuple(dict.fromkeys(self.claims + other.claims)),
+            secrets=tuple(dict.fromkeys(self.secrets + other.secrets)),
+            identities=tuple(dict.fromkeys(self.identities + other.identities)),
+        )
 
 
 def credential(secret: str, key: str) -> Credential:
@@ -67,25 +82,90 @@ def storage_part(name: str, spec: BackupStorageSpec) -> tuple[Storage, Mounts]:
         read_only = spec.access_mode == "ReadOnly"
         mount = ClaimMount(spec.claim.name, path, read_only, spec.claim.sub_path)
         return DirectoryStorage(name=name, root=path), Mounts(claims=(mount,))
-    s3, secret = spec.s3, spec.credentials_secret_ref
-    if s3 is None:
-        raise ValueError(f"storage {name} has no backend")  # the CRD refuses it
-    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    secrets = (SecretMount(secret.name, (*keys, "AWS_SESSION_TOKEN")),) if secret else ()
-    ca, ca_mounts = _ca(s3.ca_secret_ref.name, s3.ca_secret_ref.key) if s3.ca_secret_ref else (None, ())
-    prefix = s3.prefix if not s3.prefix or s3.prefix.endswith("/") else f"{s3.prefix}/"
+    if spec.s3 is not None:
+        return _s3(name, spec, spec.s3)
+    if spec.azure is not None:
+        return _azure(name, spec, spec.azure)
+    if spec.gcs is not None:
+        return _gcs(name, spec, spec.gcs)
+    raise ValueError(f"storage {name} has no backend")  # the CRD refuses it
+
+
+def _s3(name: str, spec: BackupStorageSpec, s3: S3) -> tuple[Storage, Mounts]:
+    ca, ca_mounts = _authority(s3.ca_secret_ref)
+    access, secret, token = _keys(spec, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     storage = S3Storage(
         name=name,
         bucket=s3.bucket,
-        prefix=prefix,
+        prefix=_prefix(s3.prefix),
         region=s3.region,
         endpoint=s3.endpoint,
         force_path_style=s3.force_path_style,
         ca_file=ca,
-        access_key_id=credential(secret.name, keys[0]) if secret else None,
-        secret_access_key=credential(secret.name, keys[1]) if secret else None,
+        access_key_id=access,
+        secret_access_key=secret,
+        session_token=token,
+        single_writer=True if spec.conditional_writes == "SingleWriterAccepted" else None,
     )
-    return storage, Mounts(secrets=secrets + ca_mounts)
+    return storage, _trusted(
+        spec, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+    ) + ca_mounts
+
+
+def _azure(name: str, spec: BackupStorageSpec, azure: Azure) -> tuple[Storage, Mounts]:
+    ca, ca_mounts = _authority(azure.ca_secret_ref)
+    connection, key = _keys(spec, "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_KEY")
+    storage = AzureStorage(
+        name=name,
+        container=azure.container,
+        prefix=_prefix(azure.prefix),
+        account_name=azure.account_name,
+        endpoint=azure.endpoint,
+        ca_file=ca,
+        connection_string=connection,
+        account_key=key,
+    )
+    return storage, _trusted(spec, "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_KEY") + ca_mounts
+
+
+def _gcs(name: str, spec: BackupStorageSpec, gcs: GoogleCloudStorage) -> tuple[Storage, Mounts]:
+    ca, ca_mounts = _authority(gcs.ca_secret_ref)
+    (found,) = _keys(spec, "GOOGLE_APPLICATION_CREDENTIALS_JSON")
+    storage = GcsStorage(
+        name=name,
+        bucket=gcs.bucket,
+        prefix=_prefix(gcs.prefix),
+        project_id=gcs.project_id,
+        endpoint=gcs.endpoint,
+        ca_file=ca,
+        credentials=found,
+    )
+    return storage, _trusted(spec, "GOOGLE_APPLICATION_CREDENTIALS_JSON") + ca_mounts
+
+
+def _keys(spec: BackupStorageSpec, *keys: str) -> tuple[Credential | None, ...]:
+    secret = spec.credentials_secret_ref
+    return tuple(credential(secret.name, key) if secret else None for key in keys)
+
+
+def _trusted(spec: BackupStorageSpec, *keys: str) -> Mounts:
+    """Give what makes a pod trusted by a store: its keys, or its identity."""
+    secret, account = spec.credentials_secret_ref, spec.service_account_name
+    return Mounts(
+        secrets=(SecretMount(secret.name, keys),) if secret else (),
+        identities=(Identity(account, azure=spec.azure is not None),) if account else (),
+    )
+
+
+def _authority(reference: KeyReference | None) -> tuple[str | None, Mounts]:
+    if reference is None:
+        return None, Mounts()
+    path, mounts = _ca(reference.name, reference.key)
+    return path, Mounts(secrets=mounts)
+
+
+def _prefix(text: str) -> str:
+    return text if not text or text.endswith("/") else f"{text}/"
 
 
 def encryption_part(spec: PolicyEncryption | None) -> tuple[Encryption | None, Mounts]:

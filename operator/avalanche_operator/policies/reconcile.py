@@ -11,7 +11,7 @@ from avalanche_contract.base import format_time
 from avalanche_operator.api.common import ProbeStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.backups.build import scheduled_backup
-from avalanche_operator.jobs.build import RequestTooLarge, fingerprint, job
+from avalanche_operator.jobs.build import PlanImpossible, fingerprint, job
 from avalanche_operator.jobs.observe import controlled_by
 from avalanche_operator.jobs.probing import next_probe, recorded, verdict_of
 from avalanche_operator.jobs.run import NameTaken, look
@@ -74,8 +74,9 @@ async def _look(found: Object, status: BackupPolicyStatus, around: Surroundings)
     except ScheduleInvalid as invalid:
         verdict = Verdict("Ready", "False", invalid.reason, str(invalid))
         return Looked(verdict, status.probe, stalled=True)
-    except RequestTooLarge as large:
-        return Looked(Verdict("Ready", "False", "RequestTooLarge", str(large)), status.probe, stalled=True)
+    except PlanImpossible as impossible:
+        verdict = Verdict("Ready", "False", impossible.reason, str(impossible))
+        return Looked(verdict, status.probe, stalled=True)
     except NameTaken as taken:
         return Looked(Verdict("Ready", "False", "NameTaken", str(taken)), status.probe, again_seconds=30.0)
     if obstacle is not None:

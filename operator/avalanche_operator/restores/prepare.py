@@ -8,6 +8,7 @@ from avalanche_contract.names import policy_prefix
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import RestoreRequestSpec, RestoreRequestStatus
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.jobs.build import IdentitiesDiffer, service_account
 from avalanche_operator.kube.gateway import Gateway
 from avalanche_operator.restores.build import Prepared
 from avalanche_operator.restores.targets import RestoreImpossible, choose_backup, chosen_sources, readers_of
@@ -67,7 +68,7 @@ async def prepare(
             "StorageNotFound", f"BackupStorage {pinned.storage} does not exist: create it"
         )
     there = {name: each for name, each in storages.items() if each is not None}
-    return Prepared(
+    prepared = Prepared(
         found=found,
         spec=spec,
         backup=pinned,
@@ -79,6 +80,11 @@ async def prepare(
         locks=tuple(each for each in locks if each[0] in there and there[each[0]].access_mode == "ReadWrite"),
         settings=around.settings,
     )
+    try:
+        service_account(prepared.mounts("Execute"))
+    except IdentitiesDiffer as differ:
+        raise RestoreImpossible(differ.reason, str(differ)) from None
+    return prepared
 
 
 async def _storage(gateway: Gateway, namespace: str, name: str) -> BackupStorageSpec | None:

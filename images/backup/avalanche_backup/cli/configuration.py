@@ -18,17 +18,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from avalanche_backup.errors import CredentialsMissing, UsageInvalid
 from avalanche_contract.names import BackupType
 from avalanche_contract.request import (
+    AzureStorage,
     Compression,
     Credential,
     DirectoryStorage,
     Encryption,
     FilesSource,
+    GcsStorage,
     Place,
     PostgresqlSource,
     RelativePath,
     S3Storage,
     Source,
     SqliteSource,
+    Storage,
 )
 
 DEFAULT_FILE = Path("config/backup.yaml")
@@ -100,12 +103,29 @@ class S3Section(_Section):
     endpoint: str | None = None
 
 
+class AzureSection(_Section):
+    """A container of Azure Blob Storage. Account and key come from the environment."""
+
+    container: str = "avalanche-backups"
+    prefix: str = "production/"
+
+
+class GcsSection(_Section):
+    """A bucket of Google Cloud Storage."""
+
+    bucket: str = "avalanche-backups"
+    prefix: str = "production/"
+    project_id: str | None = None
+
+
 class CloudSection(_Section):
-    """Whether backups go to a bucket instead of a folder."""
+    """Whether backups go to a bucket instead of a folder, and to whose."""
 
     enabled: bool = False
-    provider: Literal["s3"] = "s3"
+    provider: Literal["s3", "azure", "gcs"] = "s3"
     s3: S3Section = S3Section()
+    azure: AzureSection = AzureSection()
+    gcs: GcsSection = GcsSection()
 
 
 def _compression(value: Any) -> Any:
@@ -187,24 +207,45 @@ class Configuration:
     @property
     def place(self) -> Place:
         """Give where backups lie."""
-        cloud, s3 = self._section.cloud, self._section.cloud.s3
+        cloud = self._section.cloud
         if not self._cloud_enabled(cloud.enabled):
             return Place(storage=DirectoryStorage(name="local", root=self._section.root_dir))
-        prefix = s3.prefix if not s3.prefix or s3.prefix.endswith("/") else f"{s3.prefix}/"
-        keys = {
-            field: Credential(described=f"environment variable {name}", environment=name)
-            for field, name in (
-                ("access_key_id", "AWS_ACCESS_KEY_ID"),
-                ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-                ("session_token", "AWS_SESSION_TOKEN"),
-            )
-            if self._environment.get(name)
-        }
-        storage = S3Storage(
-            name="s3", bucket=s3.bucket, prefix=prefix, region=s3.region, endpoint=s3.endpoint,
-            force_path_style=s3.endpoint is not None, **keys,
+        storages = {"s3": self._s3, "azure": self._azure, "gcs": self._gcs}
+        return Place(storage=storages[cloud.provider]())
+
+    def _s3(self) -> Storage:
+        s3 = self._section.cloud.s3
+        return S3Storage(
+            name="s3", bucket=s3.bucket, prefix=_folder(s3.prefix), region=s3.region, endpoint=s3.endpoint,
+            force_path_style=s3.endpoint is not None,
+            access_key_id=self._credential("AWS_ACCESS_KEY_ID"),
+            secret_access_key=self._credential("AWS_SECRET_ACCESS_KEY"),
+            session_token=self._credential("AWS_SESSION_TOKEN"),
         )  # fmt: skip
-        return Place(storage=storage)
+
+    def _azure(self) -> Storage:
+        azure = self._section.cloud.azure
+        return AzureStorage(
+            name="azure",
+            container=azure.container,
+            prefix=_folder(azure.prefix),
+            account_name=self._environment.get("AZURE_STORAGE_ACCOUNT") or None,
+            connection_string=self._credential("AZURE_STORAGE_CONNECTION_STRING"),
+            account_key=self._credential("AZURE_STORAGE_KEY"),
+        )
+
+    def _gcs(self) -> Storage:
+        """Give the bucket; GOOGLE_APPLICATION_CREDENTIALS is read by the SDK's own chain."""
+        gcs = self._section.cloud.gcs
+        return GcsStorage(
+            name="gcs", bucket=gcs.bucket, prefix=_folder(gcs.prefix), project_id=gcs.project_id
+        )
+
+    def _credential(self, name: str) -> Credential | None:
+        """Name a variable that is set."""
+        if not self._environment.get(name):
+            return None
+        return Credential(described=f"environment variable {name}", environment=name)
 
     def _cloud_enabled(self, from_file: bool) -> bool:
         value = self._environment.get("BACKUP_CLOUD_ENABLED")
@@ -249,6 +290,10 @@ def _chosen(section: CompressionSection) -> Compression:
         known = f"{section.algorithm} has levels 1 to {most}" if most else "none has no level"
         raise UsageInvalid(f"backup.compression.level is {level}: {known}")
     return Compression.model_validate({"algorithm": _ALGORITHMS[section.algorithm], "level": level})
+
+
+def _folder(prefix: str) -> str:
+    return prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
 
 
 def read_configuration(path: Path | None, environment: Mapping[str, str]) -> Configuration:

@@ -8,11 +8,24 @@ never begin with it. Every method raises from the tree of :mod:`avalanche_backup
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+CHUNK = 1024 * 1024
+"""How many bytes a read gives at a time."""
+PAGE = 1000
+"""How many objects one page of a list holds."""
+WRITER = "writer"
+"""The metadata of an object that says which writer made it: so an object is known as ours when a reply was lost."""
+
+
+def new_token() -> str:
+    """Give the mark of one write."""
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,10 @@ class Store(Protocol):
     def name(self) -> str:
         """The storage's name, for messages."""
 
+    @property
+    def conditional(self) -> bool:
+        """Whether create-only is the store's own promise; else it is looked up first, and one writer may write."""
+
     def create(self, key: str) -> ObjectWriter:
         """Begin an object of unknown length."""
 
@@ -70,6 +87,13 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
+
+    def remove_abandoned(self, prefix: str, before: datetime) -> int:
+        """Remove what uploads beneath ``prefix`` left that began before a moment and never ended; say how many.
+
+        Uploads of other processes are among them: ask for an age that no running backup has. Where the store
+        expires them by itself (Azure, Google: after a week) there is nothing to do, and the answer is 0.
+        """
 
     def locate(self, key: str) -> str:
         """Name the object for a person: ``s3://bucket/prefix/key`` or a path."""

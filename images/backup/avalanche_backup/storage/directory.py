@@ -9,16 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from avalanche_backup.errors import Failure, ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
-from avalanche_backup.storage.base import ObjectInfo, ObjectWriter
+from avalanche_backup.storage.base import CHUNK, ObjectInfo, ObjectWriter
 from avalanche_contract.request import DirectoryStorage
 
-CHUNK = 1024 * 1024
 PARTIAL = ".partial"
 _PERMANENT = {
     errno.ENOSPC: ("StorageFull", "is full: free some space, or enlarge the volume"),
@@ -37,6 +37,7 @@ class DirectoryStore:
 
     def __init__(self, storage: DirectoryStorage) -> None:
         self.name = storage.name
+        self.conditional = True  # link(2) refuses a name that is taken
         self._root = Path(storage.root)
 
     def create(self, key: str) -> ObjectWriter:
@@ -71,6 +72,8 @@ class DirectoryStore:
             return None
         except OSError as error:
             raise self.failure(error, key) from None
+        if not stat.S_ISREG(found.st_mode):
+            return None
         return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -87,6 +90,18 @@ class DirectoryStore:
         except OSError as error:
             raise self.failure(error, key) from None
 
+    def remove_abandoned(self, prefix: str, before: datetime) -> int:
+        """Remove the hidden files of writers that were killed, where nobody wrote to them since a moment."""
+        self._check_root()
+        removed = 0
+        for path in self._files(self._root / prefix.rpartition("/")[0]):
+            inside = str(path.relative_to(self._root)).startswith(prefix)
+            if inside and path.name.endswith(PARTIAL) and self._older(path, before):
+                with self.mapped(str(path)):
+                    path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
     def locate(self, key: str) -> str:
         """Name the object for a person."""
         return str(self._root / key)
@@ -100,6 +115,16 @@ class DirectoryStore:
         if reason:
             return StorageInvalid(f"storage {self.name} ({self._root}) {remedy}", reason=reason)
         return StorageUnavailable(f"storage {self.name} ({self._root}): {error.strerror} at {key}")
+
+    @contextmanager
+    def mapped(self, key: str) -> Iterator[None]:
+        """Turn errors of the operating system into ours."""
+        try:
+            yield
+        except FileExistsError:
+            raise ObjectExists(f"{self.name}: {key} is there already") from None
+        except OSError as error:
+            raise self.failure(error, key) from None
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -115,10 +140,21 @@ class DirectoryStore:
             )
 
     def _keys(self, folder: Path) -> Iterator[str]:
+        return (
+            str(path.relative_to(self._root))
+            for path in self._files(folder)
+            if not path.name.endswith(PARTIAL)
+        )
+
+    def _files(self, folder: Path) -> Iterator[Path]:
         for path, _, names in os.walk(folder, onerror=self._walk_failed):
-            yield from (
-                str(Path(path, name).relative_to(self._root)) for name in names if not name.endswith(PARTIAL)
-            )
+            yield from (Path(path, name) for name in names)
+
+    def _older(self, path: Path, before: datetime) -> bool:
+        try:
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
+        except FileNotFoundError:
+            return False
 
     def _walk_failed(self, error: OSError) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
@@ -146,7 +182,7 @@ class _Writer:
         self._store, self._path, self._key, self._replaces = store, path, key, replaces
         self._partial = path.with_name(f".{path.name[:180]}.{secrets.token_hex(6)}{PARTIAL}")
         self._descriptor: int | None = None
-        with self._mapped():
+        with self._store.mapped(self._key):
             store._check_root()
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(
@@ -156,21 +192,21 @@ class _Writer:
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes; a short write goes on where it stopped."""
         rest = memoryview(data)
-        with self._mapped():
+        with self._store.mapped(self._key):
             while rest:
                 rest = rest[os.write(self._open(), rest) :]
 
     def commit(self) -> None:
         """Make the object exist."""
-        with self._mapped():
+        with self._store.mapped(self._key):
             os.fsync(self._open())
             self._close()
             if self._replaces:
                 self._partial.replace(self._path)
+                _sync_folders(self._path.parent, self._store._root)
             else:
-                os.link(self._partial, self._path)
-                self._partial.unlink()
-            _sync_folders(self._path.parent, self._store._root)
+                self._link()
+                self._settle()
 
     def abort(self) -> None:
         """Give everything up."""
@@ -178,6 +214,25 @@ class _Writer:
             self._close()
         with suppress(OSError):
             self._partial.unlink(missing_ok=True)
+
+    def _link(self) -> None:
+        """Take the name; over NFS a call whose reply was lost is sent again, and finds what it made itself."""
+        try:
+            os.link(self._partial, self._path)
+        except FileExistsError:
+            if not self._partial.samefile(self._path):
+                raise
+
+    def _settle(self) -> None:
+        """Make the new name durable; one that may be gone after a power failure is taken back at once."""
+        try:
+            _sync_folders(self._path.parent, self._store._root)
+        except OSError:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+            raise
+        with suppress(OSError):  # left behind, it is hidden, and remove_abandoned finds it
+            self._partial.unlink()
 
     def _open(self) -> int:
         if self._descriptor is None:
@@ -188,15 +243,6 @@ class _Writer:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)
-
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        try:
-            yield
-        except FileExistsError:
-            raise ObjectExists(f"{self._store.name}: {self._key} is there already") from None
-        except OSError as error:
-            raise self._store.failure(error, self._key) from None
 
 
 def _sync_folders(folder: Path, root: Path) -> None:

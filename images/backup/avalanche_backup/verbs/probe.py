@@ -62,26 +62,44 @@ def _read_only(store: Store) -> ProbeResult:
 def _read_write(store: Store, context: Context) -> ProbeResult:
     """Write once and read back; the two small objects stay, and are used again."""
     next(iter(store.list("")), None)
-    storage_id = _storage_id(store)
-    with suppress(ObjectExists):
-        store.put(layout.PROBE_FILE, b'{"purpose": "written by probe: may be deleted"}\n')
+    _write_probe(store)
     try:
         catalog.read_document(store, layout.PROBE_FILE)
     except ObjectMissing:
         raise StorageUnavailable(f"storage {store.name}: what was just written cannot be read back") from None
     _check_conditional(store)
     skew = _clock_skew(store, context)
-    return ProbeResult(storage_id=storage_id, conditional_writes=True, clock_skew_seconds=skew)
+    return ProbeResult(
+        storage_id=_storage_id(store), conditional_writes=store.conditional, clock_skew_seconds=skew
+    )
+
+
+def _write_probe(store: Store) -> None:
+    try:
+        store.put(layout.PROBE_FILE, b'{"purpose": "written by probe: may be deleted"}\n')
+    except ObjectExists:
+        return
+    except StorageInvalid as refused:
+        if refused.reason != "NotSupported":
+            raise
+        raise _without_conditions(store, "refuses a create-only write") from None
 
 
 def _check_conditional(store: Store) -> None:
+    """Refuse a store that overwrites; one whose single writer was accepted is believed instead."""
+    if not store.conditional:
+        return
     try:
         store.put(layout.PROBE_FILE, b"{}\n")
     except ObjectExists:
         return
-    raise StorageInvalid(
-        f"storage {store.name} overwrites an object that a create-only write must leave alone (If-None-Match): two "
-        "backups could destroy each other there; use a store with conditional writes",
+    raise _without_conditions(store, "overwrites an object that a create-only write must leave alone")
+
+
+def _without_conditions(store: Store, what: str) -> StorageInvalid:
+    return StorageInvalid(
+        f"storage {store.name} {what} (If-None-Match): two backups could destroy each other there; use a store with "
+        "conditional writes, or accept a single writer in its conditionalWrites",
         reason="NoConditionalWrites",
     )
 
