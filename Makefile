@@ -44,7 +44,7 @@ test-unit: $(READY) ## unit tests: no process, no network, under ten seconds
 	@$(BIN)/pytest tests/unit
 
 .PHONY: test-integration
-test-integration: $(READY) ## the data plane against real PostgreSQL, SeaweedFS, disks
+test-integration: $(READY) ## the data plane against real PostgreSQL, object stores, disks
 	@if compgen -G "tests/integration/**/test_*.py" >/dev/null || compgen -G "tests/integration/test_*.py" >/dev/null; then $(BIN)/pytest tests/integration; fi
 
 .PHONY: test-e2e

@@ -203,7 +203,7 @@ def azurite(folder: Path) -> Iterator[Azurite]:
         wait_for_port(port, process)
         yield Azurite(f"http://127.0.0.1:{port}/{ACCOUNT}")
     finally:
-        stop(process)
+        stop(process, signal.SIGKILL)  # it would wait for connections that clients keep
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from avalanche_backup.errors import ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
+from avalanche_backup.errors import (
+    CredentialsMissing,
+    ObjectExists,
+    ObjectMissing,
+    StorageInvalid,
+    StorageUnavailable,
+)
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
-from avalanche_contract.request import DirectoryStorage, S3Storage, Storage
+from avalanche_contract.request import AzureStorage, Credential, DirectoryStorage, GcsStorage, Storage
+from tests.integration.conftest import STORAGES
+from tests.integration.servers import Azurite
+
+WRONG_KEY = "d3Jvbmcta2V5"
 
 
 @pytest.fixture
@@ -101,22 +112,113 @@ def test_a_deleted_object_is_gone(store: Store) -> None:
     assert store.head("name") is None
 
 
-def test_a_bucket_that_is_not_there_is_named(bucket: S3Storage) -> None:
+def test_what_is_left_open_is_removed_once_it_is_old(store: Store, storage: Storage) -> None:
+    """Azure and Google expire it themselves, and say so by removing nothing."""
+    for key in ("inside/old", "outside/old"):
+        store.create(key).write(bytes(20 * 1024 * 1024))
+    store.put("inside/whole", b"x")
+    now = datetime.now(UTC)
+    assert store.remove_abandoned("inside/", now - timedelta(hours=1)) == 0
+    found = store.remove_abandoned("inside/", now + timedelta(hours=1))
+    assert found == (1 if storage.kind in ("s3", "directory") else 0)
+    assert store.remove_abandoned("inside/", now + timedelta(hours=1)) == 0
+    assert store.remove_abandoned("", now + timedelta(hours=1)) == found
+    assert [each.key for each in store.list("")] == ["inside/whole"]
+
+
+def test_a_head_says_when_by_the_stores_clock(store: Store) -> None:
+    store.put("name", b"four")
+    found = store.head("name")
+    assert found is not None and (found.key, found.size) == ("name", 4)
+    assert abs(datetime.now(UTC) - found.modified) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("key", ["a b/c+d", "ä/漢字.json", "a%2Fb", "a?b#c"])
+def test_a_key_of_any_characters_comes_back(store: Store, key: str) -> None:
+    store.put(key, b"x")
+    assert [each.key for each in store.list("")] == [key] and read(store, key) == b"x"
+    store.delete(key)
+    assert store.head(key) is None
+
+
+def test_a_reader_that_stops_early_leaves_the_store_usable(store: Store) -> None:
+    store.put("name", bytes(9 * 1024 * 1024))
+    for _ in range(12):
+        with store.read("name") as chunks:
+            assert next(iter(chunks))
+    assert len(read(store, "name")) == 9 * 1024 * 1024
+
+
+GONE: dict[str, dict[str, object]] = {
+    "s3": {"bucket": "no-such-bucket"},
+    "azure": {"container": "no-such-container"},
+    "gcs": {"bucket": "no-such-bucket"},
+}
+
+
+@pytest.mark.parametrize("kind", GONE)
+def test_a_bucket_that_is_not_there_is_named(kind: str, request: pytest.FixtureRequest) -> None:
+    storage: Storage = request.getfixturevalue(STORAGES[kind])
+    store = open_store(storage.model_copy(update=GONE[kind]))
     with pytest.raises(StorageInvalid) as raised:
-        list(open_store(bucket.model_copy(update={"bucket": "no-such-bucket"})).list(""))
+        list(store.list(""))
     assert raised.value.reason == "BucketMissing"
+    if kind != "s3":  # SeaweedFS makes a bucket for whoever writes to it
+        with pytest.raises(StorageInvalid) as raised:
+            store.put("key", b"x")
+        assert raised.value.reason == "BucketMissing"
 
 
-def test_a_wrong_key_is_named_and_not_shown(bucket: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("S3_SECRET", "wrong-secret-key")
+@pytest.mark.parametrize(("kind", "variable"), [("s3", "S3_SECRET"), ("azure", "AZURE_KEY")])
+def test_a_wrong_key_is_named_and_not_shown(
+    kind: str, variable: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage: Storage = request.getfixturevalue(STORAGES[kind])
+    monkeypatch.setenv(variable, WRONG_KEY)
     with pytest.raises(StorageInvalid) as raised:
-        open_store(bucket).put("key", b"x")
-    assert raised.value.reason == "AccessDenied" and "wrong-secret-key" not in raised.value.message
+        open_store(storage).put("key", b"x")
+    assert raised.value.reason == "AccessDenied" and WRONG_KEY not in raised.value.message
 
 
-def test_an_endpoint_that_does_not_answer_is_worth_another_try(bucket: S3Storage) -> None:
+@pytest.mark.parametrize("kind", GONE)
+def test_an_endpoint_that_does_not_answer_is_worth_another_try(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    storage: Storage = request.getfixturevalue(STORAGES[kind])
     with pytest.raises(StorageUnavailable):
-        open_store(bucket.model_copy(update={"endpoint": "http://127.0.0.1:1"})).put("key", b"x")
+        open_store(storage.model_copy(update={"endpoint": "http://127.0.0.1:1"})).put("key", b"x")
+
+
+def test_azure_takes_a_connection_string(
+    container: AzureStorage, azurite: Azurite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONNECTION", azurite.connection_string())
+    named = Credential(described="CONNECTION", environment="CONNECTION")
+    bare = AzureStorage(name="azure", container=container.container, connection_string=named)
+    open_store(bare).put("key", b"x")
+    assert open_store(bare.model_copy(update={"account_key": named})).head("key") is not None
+    monkeypatch.setenv("CONNECTION", "AccountKey=secret-and-nothing-else")
+    with pytest.raises(CredentialsMissing) as raised:
+        open_store(bare)
+    assert raised.value.reason == "CredentialsInvalid" and "secret" not in raised.value.message
+
+
+def test_a_secret_with_neither_of_azures_keys_names_both(container: AzureStorage) -> None:
+    one, two = (Credential(described=f'key "{key}" of Secret "s"', file=f"/gone/{key}") for key in ("A", "B"))
+    without = container.model_copy(update={"connection_string": one, "account_key": two})
+    with pytest.raises(CredentialsMissing, match='key "A" of Secret "s" or key "B" of Secret "s" is missing'):
+        open_store(without)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"type": "service_account", "private_key": "secret"}'])
+def test_a_key_of_google_that_is_none_is_named_and_not_shown(
+    gcs_bucket: GcsStorage, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE", text)
+    named = Credential(described="variable GOOGLE", environment="GOOGLE")
+    with pytest.raises(CredentialsMissing, match="variable GOOGLE is") as raised:
+        open_store(gcs_bucket.model_copy(update={"credentials": named}))
+    assert "private_key" not in raised.value.message
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from avalanche_backup.cli.configuration import Configuration, parse
 from avalanche_backup.cli.environment import load_dotenv
 from avalanche_backup.errors import Failure, UsageInvalid
 from avalanche_contract.request import (
+    AzureStorage,
     DirectoryStorage,
     FilesSource,
+    GcsStorage,
     PostgresqlSource,
     S3Storage,
     SqliteSource,
@@ -154,3 +156,32 @@ def test_a_single_quoted_value_is_taken_as_it_is(value: str) -> None:
     environment: dict[str, str] = {}
     load_dotenv(Lines(), environment)  # type: ignore[arg-type] # a file of one line
     assert environment == {"NAME": value}
+
+
+def test_azure_is_told_by_the_file_and_the_environment() -> None:
+    section = parse(
+        {
+            "backup": {
+                "cloud": {"enabled": True, "provider": "azure", "azure": {"container": "c", "prefix": "p"}}
+            }
+        }
+    )
+    environment = {"AZURE_STORAGE_ACCOUNT": "account", "AZURE_STORAGE_CONNECTION_STRING": "x"}
+    storage = Configuration(section, environment).place.storage
+    assert isinstance(storage, AzureStorage) and (storage.container, storage.prefix) == ("c", "p/")
+    assert storage.account_name == "account" and storage.account_key is None
+    assert storage.connection_string is not None
+    assert storage.connection_string.environment == "AZURE_STORAGE_CONNECTION_STRING"
+
+
+def test_google_is_told_by_the_file_and_the_sdk_finds_the_key() -> None:
+    cloud = {"enabled": True, "provider": "gcs", "gcs": {"bucket": "b", "prefix": "", "project_id": "edna-1"}}
+    storage = Configuration(parse({"backup": {"cloud": cloud}}), {}).place.storage
+    assert isinstance(storage, GcsStorage) and storage.credentials is None
+    assert (storage.bucket, storage.prefix, storage.project_id) == ("b", "", "edna-1")
+
+
+def test_a_temporary_key_of_aws_is_taken_with_its_token() -> None:
+    environment = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
+    storage = Configuration(parse({"backup": {"cloud": {"enabled": True}}}), environment).place.storage
+    assert isinstance(storage, S3Storage) and storage.session_token is not None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from avalanche_backup.errors import StorageUnavailable
+from avalanche_backup.errors import Failure, StorageUnavailable
 from avalanche_backup.pipeline.compression import SUFFIX, Algorithm, compressor
 from avalanche_backup.pipeline.download import StreamFacts, checked
 from avalanche_backup.pipeline.encryption import SUFFIX as ENCRYPTED_SUFFIX
@@ -117,7 +118,8 @@ class Upload:
                 for _ in checked(chunks, facts, key, self._encryptor.identities):
                     pass
         except BaseException:
-            self._store.delete(key)
+            with suppress(Failure):  # a writer's key may not delete: cleanup removes what nothing names
+                self._store.delete(key)
             raise
         return Stored(key, facts, tuple(each.text for each in self._encoding.recipients))
 

@@ -21,7 +21,6 @@ from azure.core.exceptions import (
     HttpResponseError,
     ServiceRequestError,
 )
-from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.storage.blob import BlobBlock, BlobClient, ContainerClient
 
 from avalanche_backup.credentials import find_credential
@@ -74,7 +73,8 @@ _REFUSED = {
 }
 _AGAIN = {
     "SignatureExpired": EXPIRED,  # not Azure's: see AzureStore._answered
-    **dict.fromkeys(("Md5Mismatch", "InvalidMd5", "Crc64Mismatch"), (DAMAGED, "a body arrived damaged")),
+    # InvalidOperation is Azurite's word for it.
+    **dict.fromkeys(("Md5Mismatch", "InvalidMd5", "InvalidOperation"), (DAMAGED, "a body arrived damaged")),
     "ConditionNotMet": ("Replaced", "an object was replaced while it was read"),
 }
 _MISSING = frozenset({"BlobNotFound", "404"})
@@ -259,14 +259,10 @@ class _Writer:
             raise
 
 
-class _Throttled(SansIOHTTPPolicy):  # type: ignore[type-arg] # of any request and response
-    """Lets the SDK try again after 429, which it does only after 503: gateways in front of Azure answer so."""
-
-    def on_response(self, request: Any, response: Any) -> None:
-        """Look at one answer."""
-        del request
-        if response.http_response.status_code == 429:
-            response.http_response.status_code = 503
+def _throttled(response: Any) -> None:
+    """Let the SDK try again after 429, which it does only after 503: gateways in front of Azure answer so."""
+    if response.http_response.status_code == 429:
+        response.http_response.status_code = 503
 
 
 def _client(storage: AzureStorage) -> ContainerClient:
@@ -280,7 +276,7 @@ def _client(storage: AzureStorage) -> ContainerClient:
         "max_single_get_size": READ_BYTES,
         "max_chunk_get_size": READ_BYTES,
         "connection_pool_size": IN_FLIGHT + 2,
-        "per_retry_policies": [_Throttled()],
+        "raw_response_hook": _throttled,
     }
     if storage.ca_file is not None:
         options["connection_verify"] = storage.ca_file

@@ -28,6 +28,7 @@ from google.cloud.storage import Blob, Client
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2.service_account import Credentials
+from requests.adapters import HTTPAdapter
 
 from avalanche_backup.credentials import read_credential
 from avalanche_backup.errors import (
@@ -203,8 +204,8 @@ class GcsStore:
             return self._bucket.get_blob(self._prefix + key, **_ASKED)
 
     def _chunks(self, key: str, found: Blob) -> Iterator[bytes]:
-        done = 0
-        with self.mapped(key), found.open("rb", chunk_size=READ_BYTES, **_ASKED) as file:
+        done, pinned = 0, Blob(found.name, self._bucket, generation=found.generation)
+        with self.mapped(key), pinned.open("rb", chunk_size=READ_BYTES, **_ASKED) as file:
             while done < found.size and (chunk := file.read(READ_BYTES)):
                 done += len(chunk)
                 yield chunk
@@ -295,8 +296,20 @@ def _base64(checksum: Any) -> str:
 def _session(storage: GcsStorage) -> Any:
     session: Any = AuthorizedSession(_credentials(storage))
     if storage.ca_file is not None:
-        session.verify = storage.ca_file
+        session.mount("https://", _OwnAuthority(storage.ca_file))
     return session
+
+
+class _OwnAuthority(HTTPAdapter):
+    """Checks certificates by one authority, whatever REQUESTS_CA_BUNDLE says."""
+
+    def __init__(self, ca_file: str) -> None:
+        super().__init__()
+        self._ca_file = ca_file
+
+    def send(self, request: Any, **more: Any) -> Any:  # type: ignore[override] # only ever called by keywords
+        """Send one request."""
+        return super().send(request, **{**more, "verify": self._ca_file})
 
 
 def _credentials(storage: GcsStorage) -> Any:

@@ -27,9 +27,9 @@ IN_FLIGHT = 2
 MEMORY = 16 * MIB
 STEPS = ((1000, 8 * MIB), (1000, 16 * MIB), (1000, 64 * MIB), (2000, 256 * MIB), (5000, 1024 * MIB))
 """(how many parts, of which size): 10,000 parts come to 5.45 TiB."""
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 90.0
 """How long an upload under way outlasts a store that is away, after the SDK's own tries."""
-LONGEST_WAIT_SECONDS = 10.0
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 10.0
 RESENT_TIMES = 3
 
 
@@ -182,7 +182,7 @@ class PartUploads:
 
 def patiently(action: Callable[[], Answer], given_up: threading.Event | None = None) -> Answer:
     """Do what may be repeated, again while the store is away and patience lasts."""
-    stop, wait = given_up or threading.Event(), 1.0
+    stop, wait = given_up or threading.Event(), FIRST_WAIT_SECONDS
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

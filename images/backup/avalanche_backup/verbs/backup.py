@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from avalanche_backup import catalog, layout
 from avalanche_backup.catalog import Found
-from avalanche_backup.errors import ObjectExists, StorageUnavailable, mark_uncertain
+from avalanche_backup.errors import Failure, ObjectExists, StorageUnavailable, mark_uncertain
 from avalanche_backup.locks import Lock, refuse_if_locked, refuse_if_restored
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
 from avalanche_backup.pipeline.download import StreamFacts
@@ -269,7 +269,8 @@ def _uncertain() -> Iterator[None]:
 
 def _remove(work: _Work, artifacts: list[ArtifactMetadata]) -> None:
     for artifact in artifacts:
-        work.store.delete(layout.folder(work.prefix, work.request.backup_type) + artifact.file)
+        with suppress(Failure):  # a writer's key may not delete: cleanup removes what nothing names
+            work.store.delete(layout.folder(work.prefix, work.request.backup_type) + artifact.file)
 
 
 def _folder(path: Path) -> Path:
