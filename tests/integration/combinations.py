@@ -9,7 +9,7 @@ SOURCES = ("plain", "custom", "sqlite", "files")
 """PostgreSQL in its formats, SQLite, files."""
 COMPRESSIONS = ("gzip", "zstd", "none")
 ENCRYPTIONS = ("open", "age")
-STORES = ("directory", "s3")
+STORES = ("directory", "s3", "azure", "gcs")
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from avalanche_backup import catalog
 from avalanche_backup.catalog import Found
 from avalanche_backup.metadata import ArtifactMetadata
 from avalanche_contract.names import BackupType
-from avalanche_contract.request import Compression, DirectoryStorage, FilesSource, Source, SqliteSource
+from avalanche_contract.request import Compression, FilesSource, Source, SqliteSource
 from avalanche_contract.result import Result
 from tests.cluster.packages import ensure_packages
 from tests.integration import servers
 from tests.integration.combinations import COMBINATIONS, Combination
-from tests.integration.conftest import source_of
+from tests.integration.conftest import STORAGES, source_of
 from tests.integration.keys import KeyPair, encrypted_for, key_pair
 from tests.integration.runs import PREFIX, Runner
 from tests.integration.servers import Postgres
@@ -88,10 +88,7 @@ def subject(
 
 @pytest.fixture
 def runner(combination: Combination, tmp_path: Path, request: pytest.FixtureRequest) -> Runner:
-    if combination.store == "s3":
-        return Runner(request.getfixturevalue("bucket"), tmp_path / "scratch")
-    (tmp_path / "volume").mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(tmp_path / "volume")), tmp_path / "scratch")
+    return Runner(request.getfixturevalue(STORAGES[combination.store]), tmp_path / "scratch")
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda each: each.name)
