@@ -145,7 +145,7 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
     process = subprocess.Popen(
         [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={port}",
          f"-s3.config={configuration}", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-         *ports],
+         "-volume.max=10000", *ports],  # every bucket takes seven, and a test takes a bucket
         cwd=folder, stdout=(folder / "weed.log").open("wb"), stderr=subprocess.STDOUT,
         env={**os.environ, "TMPDIR": str(folder)},
     )  # fmt: skip
