@@ -176,8 +176,13 @@ def check_owner(store: Store, prefix: str, writer: Writer, *, claim: bool) -> No
 
 def _read_owner(store: Store, key: str) -> dict[str, Any] | None:
     """Give who owns a folder; one whose document cannot be read is somebody's, and not known to be ours."""
-    owner = read_json(store, key)
-    if owner is None and store.head(key) is not None:
+    try:
+        owner = json.loads(read_document(store, key))  # asked once: another attempt may write it meanwhile
+    except ObjectMissing:
+        return None
+    except ValueError:
+        owner = None
+    if not isinstance(owner, dict):
         raise StorageInvalid(
             f"{store.locate(key)} cannot be read, and says whose this folder is: restore it, or delete it if it is yours",
             reason="OwnerUnknown",
