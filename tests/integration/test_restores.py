@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from avalanche_backup.errors import RestoreRefused, TargetLocked, VerificationFailed
+from avalanche_backup.errors import RestoreRefused, StorageInvalid, TargetLocked, VerificationFailed
 from avalanche_backup.holds import is_kept_for_restore, keep_for_restore
 from avalanche_backup.sources.sqlite import SqliteDatabase
+from avalanche_backup.storage.base import Store
+from avalanche_backup.storage.opening import open_store
+from avalanche_backup.verbs import restore
 from avalanche_contract.request import DirectoryStorage, SqliteSource
 from avalanche_contract.result import Result
 from tests.integration.runs import PREFIX, Runner
@@ -141,3 +144,30 @@ def test_a_backup_that_spans_a_whole_restore_commits_nothing(
             runner.backup(source)
     assert [key for key in runner.stored() if key not in before] == [f"{PREFIX}restore-lock.json"]
     assert runner.backup(source).reason == "Committed"
+
+
+class ReadOnly:
+    """A store whose key may only read, as after a disaster."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
+        """Refuse."""
+        raise StorageInvalid(f"{key}: access is denied", reason="AccessDenied")
+
+    def delete(self, key: str) -> None:
+        """Refuse."""
+        raise StorageInvalid(f"{key}: access is denied", reason="AccessDenied")
+
+
+def test_a_backup_comes_back_from_a_storage_that_can_only_be_read(
+    runner: Runner, source: SqliteSource, made: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(source, "DELETE FROM t")
+    monkeypatch.setattr(restore, "open_store", lambda storage: ReadOnly(open_store(storage)))
+    assert runner.restore(made, source).verdict == "Succeeded"
+    assert run(source, "SELECT n FROM t") == [(1,)]

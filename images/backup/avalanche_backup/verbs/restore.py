@@ -37,11 +37,13 @@ def run(request: RestoreRequest, context: Context) -> Result:
     store = open_store(place.storage)
     found = catalog.find(store, place.prefix, request.backup.backup_id)
     with ExitStack() as stack:
-        stack.enter_context(_kept(request, context, store, found))
+        writable = stack.enter_context(_kept(request, context, store, found))
         reader = Reader(store, found, identities_for(found, request.backup.identity))
         if request.mode == "Plan":
             return _plan(request, context, store, found)
-        places = [(open_store(each.storage), each.prefix) for each in request.locks]
+        # After a disaster there may be no more than a read-only key: no backup is written there either.
+        wanted = [each for each in request.locks if writable or each != place]
+        places = [(open_store(each.storage), each.prefix) for each in wanted]
         locks = stack.enter_context(KeptLocks(places, request.request_uid, context.now))
         return _execute(request, context, _Chosen(reader, locks))
 
@@ -61,14 +63,19 @@ class _Chosen:
 
 
 @contextmanager
-def _kept(request: RestoreRequest, context: Context, store: Store, found: Found) -> Iterator[None]:
-    """Keep the backup from cleanups until the request has ended; where it is killed, until the hold expires."""
+def _kept(request: RestoreRequest, context: Context, store: Store, found: Found) -> Iterator[bool]:
+    """Keep the backup from cleanups until the request has ended; where it is killed, until the hold expires.
+
+    Gives whether the storage can be written to: what is read-only cannot be kept, nor cleaned up.
+    """
     where = store, found.prefix, found.metadata.backup_id, request.request_uid
-    with suppress(StorageInvalid):  # what is read-only cannot be kept, nor cleaned up
+    writable = False
+    with suppress(StorageInvalid):
         keep_for_restore(*where, context.now())
+        writable = True
     ended = True
     try:
-        yield
+        yield writable
         ended = request.mode == "Execute"
     except _PlanChanged:
         ended = False
