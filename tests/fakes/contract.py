@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
-from avalanche_operator.kube.gateway import Gateway
+import pytest
+
+from avalanche_operator.kube.gateway import ApiError, Gateway, Refused
 
 Object = dict[str, Any]
 LABELS = {"avalanche.io/test": "contract"}
@@ -49,6 +52,52 @@ async def a_list_is_chosen_by_labels_and_names_the_kind_of_each(gateway: Gateway
     await gateway.create(job(namespace, "other"))
     found = await gateway.list("Job", namespace, LABELS)
     assert [(each["kind"], each["metadata"]["name"]) for each in found] == [("Job", "chosen")]
+
+
+async def what_is_iterated_is_what_is_listed(gateway: Gateway, namespace: str) -> None:
+    await gateway.create(job(namespace, "iterated", labels=LABELS))
+    found = [each async for each in gateway.iterate("Job", namespace, labels=LABELS)]
+    assert found == await gateway.list("Job", namespace, LABELS) != []
+    names = [
+        each["metadata"]["name"]
+        async for each in gateway.iterate("Job", namespace, fields={"metadata.name": "iterated"})
+    ]
+    assert names == ["iterated"]
+
+
+async def what_an_api_server_does_not_take_is_refused(gateway: Gateway, namespace: str) -> None:
+    with pytest.raises(Refused) as refused:
+        await gateway.create(job(namespace, "Not_A_Name"))
+    assert refused.value.status == HTTPStatus.UNPROCESSABLE_ENTITY and refused.value.mended_by_spec
+    assert isinstance(refused.value, ApiError) and "Not_A_Name" in refused.value.message
+    with pytest.raises(Refused):
+        await gateway.apply(cron_job(namespace, "Not_A_Name"))
+
+
+async def replacing_a_spec_takes_out_what_others_added_and_leaves_the_rest(
+    gateway: Gateway, namespace: str
+) -> None:
+    wanted = cron_job(namespace, "replaced-spec")
+    made = await gateway.apply(wanted)
+    foreign = {"suspend": False, "jobTemplate": {"spec": {"ttlSecondsAfterFinished": 0}}}
+    change = {"spec": foreign, "metadata": {"labels": {"theirs": "x"}}}
+    await gateway.patch("CronJob", namespace, "replaced-spec", change)
+    await gateway.replace_spec(made, wanted["spec"])
+    there = await gateway.get("CronJob", namespace, "replaced-spec")
+    assert there is not None and there["spec"]["suspend"] is True
+    assert "ttlSecondsAfterFinished" not in there["spec"]["jobTemplate"]["spec"]
+    assert there["metadata"]["labels"]["theirs"] == "x"
+
+
+async def replacing_a_spec_by_the_same_writes_nothing(gateway: Gateway, namespace: str) -> None:
+    wanted = cron_job(namespace, "same-spec")
+    made = await gateway.apply(wanted)
+    await gateway.replace_spec(made, wanted["spec"])
+    there = await gateway.get("CronJob", namespace, "same-spec")
+    assert there is not None and there["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+    await gateway.delete(made)
+    await gateway.replace_spec(made, wanted["spec"])
+    assert await gateway.get("CronJob", namespace, "same-spec") is None
 
 
 async def applying_again_sets_back_what_was_changed_and_keeps_what_is_not_ours(
@@ -117,6 +166,10 @@ CONTRACT: tuple[Callable[[Gateway, str], Awaitable[None]], ...] = (
     what_is_not_there_reads_as_none,
     a_name_is_created_once,
     a_list_is_chosen_by_labels_and_names_the_kind_of_each,
+    what_is_iterated_is_what_is_listed,
+    what_an_api_server_does_not_take_is_refused,
+    replacing_a_spec_takes_out_what_others_added_and_leaves_the_rest,
+    replacing_a_spec_by_the_same_writes_nothing,
     applying_again_sets_back_what_was_changed_and_keeps_what_is_not_ours,
     a_status_is_as_given_and_what_is_no_longer_said_is_gone,
     a_status_of_what_changed_meanwhile_is_not_written,

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from avalanche_contract.base import format_time
+from avalanche_operator.kube.gateway import Refused
 
 T = TypeVar("T")
 Object = dict[str, Any]
 Key = tuple[str, str, str]
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 class FakeGateway:
-    """Keeps objects in a dictionary; ``on_write`` is called before each change, and may raise."""
+    """Keeps objects in a dictionary; ``on_write`` is called before each change, and may raise.
+
+    ``refusals`` says of a kind why the API server does not take an object of it.
+    """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.objects: dict[Key, Object] = {}
         self.pod_logs: dict[str, str] = {}
         self.created: list[Object] = []
         self.on_write: Callable[[], None] = lambda: None
+        self.refusals: dict[str, Refused] = {}
+        self.listed: Counter[str] = Counter()
         self._now = now
         self._made: Counter[Key] = Counter()
         self._versions = itertools.count(1)
@@ -37,17 +45,29 @@ class FakeGateway:
         self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None
     ) -> list[Object]:
         """Read all objects of a kind."""
-        return [
-            _copied(each)
-            for (a_kind, a_namespace, _), each in sorted(self.objects.items())
-            if a_kind == kind
-            and namespace in (None, a_namespace)
-            and (labels or {}).items() <= (each["metadata"].get("labels") or {}).items()
-        ]
+        return [each async for each in self.iterate(kind, namespace, labels=labels)]
+
+    async def iterate(
+        self,
+        kind: str,
+        namespace: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Object]:
+        """Read the objects of a kind, one by one."""
+        for (a_kind, a_namespace, _), each in sorted(self.objects.items()):
+            if a_kind != kind or namespace not in (None, a_namespace):
+                continue
+            own = (each["metadata"].get("labels") or {}).items()
+            if (labels or {}).items() <= own and all(_at(each, *field) for field in (fields or {}).items()):
+                self.listed[kind] += 1
+                yield _copied(each)
 
     async def create(self, body: Object) -> Object | None:
         """Create an object; ``None`` where the name is taken."""
         key = _key(body)
+        self._check(body)
         if key in self.objects:
             return None
         self.on_write()
@@ -64,9 +84,17 @@ class FakeGateway:
             made = await self.create(body)
             assert made is not None
             return made
+        self._check(body)
         merged = _merged(there, _copied(body))
         self._replace(there, merged)
         return _copied(self.objects[_key(body)])
+
+    async def replace_spec(self, found: Object, spec: Object) -> None:
+        """Make the whole spec as given."""
+        there = self.objects.get(_key(found))
+        if there is not None:
+            self._check(found)
+            self._replace(there, {**there, "spec": _copied(spec)})
 
     async def apply_status(self, found: Object, status: Object) -> Object | None:
         """Make a status as given."""
@@ -105,6 +133,13 @@ class FakeGateway:
         self._stamp(self.objects[key])
         return self.objects[key]
 
+    def _check(self, body: Object) -> None:
+        if body["kind"] in self.refusals:
+            raise self.refusals[body["kind"]]
+        name = body["metadata"]["name"]
+        if not NAME.fullmatch(name):
+            raise Refused(422, f"{body['kind']} {name!r} is invalid: metadata.name: Invalid value")
+
     def _stamp(self, made: Object) -> None:
         meta = made["metadata"]
         self._made[_key(made)] += 1
@@ -132,6 +167,13 @@ class FakeGateway:
 
 def _key(body: Object) -> Key:
     return body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"]
+
+
+def _at(body: Object, path: str, wanted: str) -> bool:
+    value: Any = body
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return bool(value == wanted)
 
 
 def _merged(old: Any, new: Any, *, nulls_delete: bool = False) -> Any:

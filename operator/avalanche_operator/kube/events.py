@@ -1,4 +1,7 @@
-"""Events beside a resource: written when a condition's reason changes, named so that the same one is written once."""
+"""Statuses and the events beside them: an event is written when a condition's reason changes.
+
+The event comes first and is named by what was looked at: killed between the two, the next look finds it written.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ def changed(before: Iterable[dict[str, Any]], verdicts: Iterable[Verdict], kind:
 
 
 def event(about: Object, *, reason: str, message: str, warning: bool, now: datetime) -> Object:
-    """Give an Event about an object."""
+    """Give an Event about an object: the same one for the same version of it."""
     meta = about["metadata"]
-    digest = hashlib.sha256(f"{meta['uid']}/{reason}/{message}/{now.isoformat()}".encode()).hexdigest()[:16]
+    looked_at = f"{meta['uid']}/{meta.get('resourceVersion', '')}"
+    digest = hashlib.sha256(f"{looked_at}/{reason}/{message}".encode()).hexdigest()[:16]
     moment = format_time(now)
     return {
         "apiVersion": "v1",
@@ -54,3 +58,13 @@ async def tell(gateway: Gateway, about: Object, verdict: Verdict | None, now: da
         warning = verdict.status == "False" and verdict.reason not in ("Probing", "Pending")
         body = event(about, reason=verdict.reason, message=verdict.message, warning=warning, now=now)
         await gateway.create(body)
+
+
+async def write_status(
+    gateway: Gateway, found: Object, status: Object, *, news: Verdict | None, now: datetime
+) -> bool:
+    """Write a status where it differs, its event before it; say whether it was written."""
+    if status == found.get("status"):
+        return False
+    await tell(gateway, found, news, now)
+    return await gateway.apply_status(found, status) is not None

@@ -6,7 +6,7 @@ Everything else in the operator takes :class:`Gateway`, so that a small fake wit
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -19,6 +19,7 @@ Object = dict[str, Any]
 PAGE = 500
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
+_JSON_PATCH = "application/json-patch+json"
 TIMEOUT_SECONDS = 30
 LOG_MAX_BYTES = 4 * 1024 * 1024
 RESOURCES: Mapping[str, tuple[str, str]] = {
@@ -71,11 +72,24 @@ class Gateway(Protocol):
     ) -> list[Object]:
         """Read all objects of a kind, of one namespace or of all."""
 
+    def iterate(
+        self,
+        kind: str,
+        namespace: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Object]:
+        """Read them one by one, a page in memory at a time; ``fields`` are the selectable ones of the kind."""
+
     async def create(self, body: Object) -> Object | None:
         """Create an object; ``None`` where the name is taken."""
 
     async def apply(self, body: Object) -> Object:
         """Apply an object server-side: what we own becomes as given, what others own stays."""
+
+    async def replace_spec(self, found: Object, spec: Object) -> None:
+        """Make the whole spec as given: what others added to it goes. Nothing happens where the object is gone."""
 
     async def apply_status(self, found: Object, status: Object) -> Object | None:
         """Make a status as given; ``None`` where the object is gone, or is not as it was when ``found`` was read."""
@@ -104,16 +118,27 @@ class ClusterGateway:
         self, kind: str, namespace: str | None, labels: Mapping[str, str] | None = None
     ) -> list[Object]:
         """Read all objects of a kind, page by page."""
-        selector = ",".join(f"{name}={value}" for name, value in (labels or {}).items())
-        query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
-        found: list[Object] = []
+        return [each async for each in self.iterate(kind, namespace, labels=labels)]
+
+    async def iterate(
+        self,
+        kind: str,
+        namespace: str | None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Object]:
+        """Read the objects of a kind, page by page."""
+        version = RESOURCES[kind][0].removeprefix("/apis/").removeprefix("/api/")
+        selectors = {"labelSelector": _selector(labels), "fieldSelector": _selector(fields)}
+        query = {"limit": str(PAGE)} | {name: text for name, text in selectors.items() if text}
         while True:
             page = await self._json("GET", _path(kind, namespace), query)
-            version = RESOURCES[kind][0].removeprefix("/apis/").removeprefix("/api/")
-            found += [{"apiVersion": version, "kind": kind, **item} for item in page.get("items") or ()]
+            for item in page.get("items") or ():
+                yield {"apiVersion": version, "kind": kind, **item}
             cursor = page.get("metadata", {}).get("continue")
             if not cursor:
-                return found
+                return
             query["continue"] = cursor
 
     async def create(self, body: Object) -> Object | None:
@@ -132,6 +157,16 @@ class ClusterGateway:
         meta = body["metadata"]
         path = _path(body["kind"], meta.get("namespace"), meta["name"])
         return await self._json("PATCH", path, _FORCED, body, content=_APPLY)
+
+    async def replace_spec(self, found: Object, spec: Object) -> None:
+        """Replace the spec of just this object by a JSON patch: the rest of it is left as it is."""
+        meta = found["metadata"]
+        change = [
+            {"op": "test", "path": "/metadata/uid", "value": meta["uid"]},
+            {"op": "replace", "path": "/spec", "value": spec},
+        ]
+        path = _path(found["kind"], meta["namespace"], meta["name"])
+        await self._object_or_none("PATCH", path, _MANAGED, change, content=_JSON_PATCH)
 
     async def apply_status(self, found: Object, status: Object) -> Object | None:
         """Apply a status server-side; the resource version makes it a status of what was looked at.
@@ -193,7 +228,7 @@ class ClusterGateway:
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | Sequence[Object] | None = None,
         *,
         content: str = _JSON,
     ) -> str:
@@ -223,6 +258,10 @@ class ClusterGateway:
 
 _MANAGED = {"fieldManager": FIELD_MANAGER}
 _FORCED = {**_MANAGED, "force": "true"}
+
+
+def _selector(wanted: Mapping[str, str] | None) -> str:
+    return ",".join(f"{name}={value}" for name, value in (wanted or {}).items())
 
 
 def _path(kind: str, namespace: str | None, name: str = "") -> str:

@@ -110,7 +110,7 @@ class KeyedQueue:
             again = await self._reconcile(key)
         except Exception as error:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
-            delay: float = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (failures - 1))
+            delay: float = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 10))
             _LOG.warning("a look failed", kind=key.kind, namespace=key.namespace, name=key.name,
                          error=f"{type(error).__name__}: {error}"[:500], again_seconds=delay)  # fmt: skip
             return delay

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
-from avalanche_operator.kube.events import changed, event
+from avalanche_operator.kube.events import changed, event, write_status
+from tests.fakes.gateway import FakeGateway
+from tests.fakes.world import finished
 from tests.unit.operator.objects import S3_SPEC, found
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -48,3 +52,31 @@ def test_a_long_message_is_cut_to_what_an_event_takes() -> None:
     about = found("BackupStorage", "s3", S3_SPEC)
     made = event(about, reason="Broken", message="x" * 5000, warning=True, now=NOW)
     assert len(made["message"]) == 1024 and made["type"] == "Warning"
+
+
+def test_an_event_of_one_look_is_one_event_however_often_it_is_written() -> None:
+    about = found("BackupStorage", "s3", S3_SPEC)
+    about["metadata"]["resourceVersion"] = "7"
+    first = event(about, reason="Broken", message="x", warning=True, now=NOW)
+    again = event(about, reason="Broken", message="x", warning=True, now=LATER)
+    assert first["metadata"]["name"] == again["metadata"]["name"]
+    about["metadata"]["resourceVersion"] = "8"
+    later = event(about, reason="Broken", message="x", warning=True, now=LATER)
+    assert later["metadata"]["name"] != first["metadata"]["name"]
+
+
+def test_killed_between_event_and_status_nothing_is_lost_and_nothing_is_told_twice() -> None:
+    gateway, writes = FakeGateway(lambda: NOW), 0
+
+    def kill() -> None:
+        nonlocal writes
+        writes += 1
+        if writes == 2:
+            raise RuntimeError("killed before the status was written")
+
+    about = gateway.put(found("BackupStorage", "s3", S3_SPEC))
+    gateway.on_write = kill
+    with pytest.raises(RuntimeError):
+        finished(write_status(gateway, about, {"a": "b"}, news=BAD, now=NOW))
+    assert finished(write_status(gateway, about, {"a": "b"}, news=BAD, now=LATER))
+    assert [key[0] for key in gateway.objects] == ["BackupStorage", "Event"]

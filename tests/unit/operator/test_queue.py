@@ -94,3 +94,26 @@ def test_what_fails_is_looked_at_again_and_the_others_meanwhile(monkeypatch: pyt
 
     _run(look, lambda: looks.count(A) == 2, (A, 0), (B, 0))
     assert looks == [A, B, A]
+
+
+def test_what_fails_for_days_costs_no_worker() -> None:
+    """2.0 ** 1024 is no float: the delay's exponent is bounded."""
+
+    async def look(key: Key) -> float | None:
+        if key == A:
+            raise RuntimeError("still refused")
+        return None
+
+    async def play() -> None:
+        waiting = KeyedQueue(look)
+        waiting._failures[A] = 5000
+        worker = asyncio.create_task(waiting.work())
+        await waiting.add(A)
+        await waiting.add(B, 0.001)
+        async with asyncio.timeout(5):
+            while A not in waiting._due or B in waiting._due:
+                await asyncio.sleep(0)
+        assert not worker.done()
+        worker.cancel()
+
+    asyncio.run(play())
