@@ -74,8 +74,8 @@ class Source(Protocol):
     target: str
     """What it is, for a person, without secrets: ``postgresql://host:5432/database``."""
 
-    def inspect(self) -> Inspection:
-        """Reach the source and check that it can be dumped."""
+    def inspect(self, *, estimate: bool = True) -> Inspection:
+        """Reach the source and check that it can be dumped; without ``estimate``, read as little as will do."""
 
     def dump(self, sink: Sink, *, index: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
         """Write everything into ``sink``; a files source writes its index (NDJSON) into ``index``."""

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,10 @@ class FileTree:
         self._selection = Selection(request.root, request.paths, request.exclude, request.one_file_system)
         self.target = request.described or request.root
 
-    def inspect(self) -> Inspection:
-        """Walk the tree once: everything that was asked for is there, and something is."""
+    def inspect(self, *, estimate: bool = True) -> Inspection:
+        """Check that everything that was asked for is there, and something is; an estimate walks the whole tree."""
         self._check_root()
-        files, size = 0, 0
-        for found in walk(self._selection):
-            if not stat.S_ISDIR(found.status.st_mode):
-                files += 1
-                size += found.status.st_size + 1024
+        files, size = self._measure() if estimate else (int(self._holds_a_file()), None)
         if not files:
             raise SourceInvalid(
                 f"{self.target} holds no file in {', '.join(self._selection.paths)}: nothing is not backed up; is the "
@@ -48,6 +45,25 @@ class FileTree:
                 reason="SourceEmpty",
             )
         return Inspection("files", size)
+
+    def _measure(self) -> tuple[int, int]:
+        """Count what is not a folder, and its bytes in an archive."""
+        files, size = 0, 0
+        for found in walk(self._selection):
+            if not stat.S_ISDIR(found.status.st_mode):
+                files += 1
+                size += found.status.st_size + 1024
+        return files, size
+
+    def _holds_a_file(self) -> bool:
+        """Go into each path as far as its first file: a hundred million of them are not walked every hour."""
+        holds = False
+        for path in minimal(self._selection.paths):
+            for found in walk(replace(self._selection, paths=(path,))):
+                holds = holds or not stat.S_ISDIR(found.status.st_mode)
+                if holds and (path in (".", found.path) or found.path.startswith(f"{path}/")):
+                    break
+        return holds
 
     def dump(self, sink: Sink, *, index: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
         """Write the archive and its index."""

@@ -46,8 +46,9 @@ class SqliteDatabase:
         self._path = Path(request.path)
         self.target = request.described or request.path
 
-    def inspect(self) -> Inspection:
+    def inspect(self, *, estimate: bool = True) -> Inspection:
         """Open the database, and see that it has a table."""
+        del estimate
         if not self._path.is_file():
             raise SourceInvalid(f"there is no SQLite database at {self.target}", reason="SourceMissing")
         with closing(self._open()) as database, _Explained(self.target):

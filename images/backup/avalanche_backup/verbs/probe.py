@@ -35,7 +35,7 @@ def run(request: ProbeRequest, context: Context) -> Result:
     for number, source in enumerate(request.sources):
         scratch = context.scratch / f"source-{number}"
         scratch.mkdir(parents=True, exist_ok=True)
-        versions[source.name] = open_source(source, scratch).inspect().version
+        versions[source.name] = open_source(source, scratch).inspect(estimate=False).version
     return Result(
         nonce=request.nonce,
         verb="probe",

@@ -45,8 +45,9 @@ class PostgresqlDatabase:
         self.extension = ".dump" if request.format == "Custom" else ".sql"
         self.target = f"postgresql://{request.host}:{request.port}/{request.database}"
 
-    def inspect(self) -> Inspection:
+    def inspect(self, *, estimate: bool = True) -> Inspection:
         """Reach the server, and check that a client fits and that there is something to dump."""
+        del estimate
         major = self._server // 10000
         choose_clients(self._installed, major)
         found = self._ask(_RELATIONS)
