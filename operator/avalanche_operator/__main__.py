@@ -10,6 +10,7 @@ import kopf
 import structlog
 
 from avalanche_operator.app import Operator, register
+from avalanche_operator.settings import namespaces_of
 
 LIVENESS = "http://0.0.0.0:8080/healthz"
 
@@ -29,7 +30,7 @@ def main() -> None:
     registry = kopf.OperatorRegistry()
     operators: list[Operator] = []
     register(registry, operators)
-    namespaces = [name for name in os.environ.get("AVALANCHE_NAMESPACES", "").split(",") if name]
+    namespaces = namespaces_of(os.environ)
     kopf.run(
         registry=registry,
         standalone=True,

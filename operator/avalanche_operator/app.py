@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -11,6 +11,7 @@ import structlog
 from kubernetes.aio import client, config
 
 from avalanche_contract import names
+from avalanche_operator.api.backup import TERMINAL
 from avalanche_operator.backups.reconcile import reconcile as look_at_backup
 from avalanche_operator.kube.gateway import RESOURCES, ClusterGateway, Gateway
 from avalanche_operator.kube.queue import Key, KeyedQueue
@@ -21,7 +22,10 @@ from avalanche_operator.storages.reconcile import reconcile as look_at_storage
 
 RELIST_SECONDS = 600.0
 STALLED_SECONDS = 300.0
+CHUNK = 200
+"""Objects in one answer of a first listing: more of them cost memory, fewer cost time."""
 OURS = {names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
+MADE = (("batch", "cronjobs"), ("batch", "jobs"), ("", "pods"))
 LOOKS: Mapping[str, Callable[[Key, Surroundings], Awaitable[float | None]]] = {
     "BackupStorage": look_at_storage,
     "BackupPolicy": look_at_policy,
@@ -36,7 +40,7 @@ class Operator:
 
     def __init__(self, around: Surroundings) -> None:
         self.around = around
-        self.queue = KeyedQueue(self._look)
+        self.queue = KeyedQueue(self.look)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -55,19 +59,30 @@ class Operator:
         """Say whether all workers live and nothing waits for too long."""
         return not any(task.done() for task in self._tasks) and self.queue.overdue_seconds < STALLED_SECONDS
 
-    async def _look(self, key: Key) -> float | None:
-        return await LOOKS[key.kind](key, self.around)
+    async def look(self, key: Key) -> float | None:
+        """Look at one object, and have those looked at that depend on it."""
+        again = await LOOKS[key.kind](key, self.around)
+        if key.kind == "BackupStorage":
+            async for each in self.around.gateway.iterate("BackupPolicy", key.namespace):
+                if writes_to(each, key.name):
+                    await self.queue.add(key_of("BackupPolicy", each["metadata"]))
+        return again
 
-    async def _relist(self) -> None:
-        """Look at everything now and then: a lost event changes nothing."""
-        while True:
-            await asyncio.sleep(RELIST_SECONDS)
-            for kind in LOOKS:
+    async def relist(self) -> None:
+        """Ask for a look at everything that may still change: a lost event changes nothing."""
+        for kind in LOOKS:
+            for namespace in self.around.settings.namespaces or (None,):
                 try:
-                    for found in await self.around.gateway.list(kind, None):
-                        await self.queue.add(key_of(kind, found["metadata"]))
+                    async for found in self.around.gateway.iterate(kind, namespace):
+                        if not (kind == "Backup" and phase_of(found) in TERMINAL):
+                            await self.queue.add(key_of(kind, found["metadata"]))
                 except Exception as error:
                     _LOG.warning("the regular look could not list", kind=kind, error=type(error).__name__)
+
+    async def _relist(self) -> None:
+        while True:
+            await asyncio.sleep(RELIST_SECONDS)
+            await self.relist()
 
 
 def key_of(kind: str, meta: Mapping[str, Any]) -> Key:
@@ -82,13 +97,24 @@ def owner_keys(meta: Mapping[str, Any]) -> list[Key]:
     return [Key(str(kind), meta["namespace"], owner)] if kind in LOOKS and owner else []
 
 
-def concerned(kind: str, body: Mapping[str, Any]) -> list[Key]:
-    """Give the policies whose status tells of a Backup or of a restore."""
+def concerned(kind: str, body: Mapping[str, Any], *, deleted: bool = False) -> list[Key]:
+    """Give the policies whose status tells of a Backup or of a restore; how far a run is, they do not tell."""
     namespace, spec = body["metadata"]["namespace"], body.get("spec") or {}
     if kind == "Backup":
-        return [Key("BackupPolicy", namespace, (spec.get("policyRef") or {}).get("name", ""))]
+        told = deleted or phase_of(body) in TERMINAL or not phase_of(body)
+        return [Key("BackupPolicy", namespace, (spec.get("policyRef") or {}).get("name", ""))] if told else []
     paused = (body.get("status") or {}).get("pausedPolicies") or () if kind == "RestoreRequest" else ()
     return [Key("BackupPolicy", namespace, name) for name in paused]
+
+
+def writes_to(policy: Mapping[str, Any], storage: str) -> bool:
+    """Say whether a policy names a storage."""
+    return any(each["storageRef"]["name"] == storage for each in policy["spec"].get("destinations") or ())
+
+
+def phase_of(body: Mapping[str, Any]) -> str:
+    """Give the phase of an object, empty before its first look."""
+    return str((body.get("status") or {}).get("phase") or "")
 
 
 def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None:
@@ -100,8 +126,8 @@ def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None
 
     @kopf.on.startup(registry=registry)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
-        configure(settings)
         operators.append(await connect())
+        configure(settings, confined=bool(operators[0].around.settings.namespaces))
         operators[0].start()
 
     @kopf.on.cleanup(registry=registry)
@@ -115,8 +141,9 @@ def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None
             raise RuntimeError("the queue stands still")
         return "works"
 
-    async def own(kind: str, body: Mapping[str, Any]) -> None:
-        for key in (key_of(kind, body["metadata"]), *concerned(kind, body)):
+    async def own(kind: str, event: Mapping[str, Any]) -> None:
+        body, deleted = event["object"], event["type"] == "DELETED"
+        for key in (key_of(kind, body["metadata"]), *concerned(kind, body, deleted=deleted)):
             await operators[0].queue.add(key)
 
     async def made(meta: Mapping[str, Any], **_: Any) -> None:
@@ -127,24 +154,31 @@ def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None
         _, plural = RESOURCES[kind]
         watch = kopf.on.event(names.GROUP, names.VERSION, plural, id=f"own-{plural}", registry=registry)
         watch(_bound(own, kind))
-    for group, plural in (("batch", "cronjobs"), ("batch", "jobs"), ("", "pods")):
+    for group, plural in MADE:
         kopf.on.event(group, "v1", plural, labels=OURS, id=f"made-{plural}", registry=registry)(made)
 
 
 def _bound(handler: Callable[..., Awaitable[None]], kind: str) -> Callable[..., Awaitable[None]]:
-    async def bound(body: Mapping[str, Any], **_: Any) -> None:
-        await handler(kind, body)
+    async def bound(event: Mapping[str, Any], **_: Any) -> None:
+        await handler(kind, event)
 
     return bound
 
 
-def configure(settings: kopf.OperatorSettings) -> None:
-    """Keep kopf off users' objects: it only watches."""
+def configure(settings: kopf.OperatorSettings, *, confined: bool = False) -> None:
+    """Keep kopf off users' objects: it only watches, of Jobs and pods ours alone, in answers of bounded size.
+
+    ``confined`` to some namespaces, it may not list namespaces or CRDs of the whole cluster, and does not try.
+    """
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.queueing.idle_timeout = 0.2
     settings.watching.server_timeout = 270
     settings.watching.client_timeout = 300
+    settings.watching.chunk_size = CHUNK
+    for group, plural in MADE:
+        settings.watching.label_selectors[group, plural] = ",".join(f"{k}={v}" for k, v in OURS.items())
+    settings.scanning.disabled = confined
     settings.networking.request_timeout = 30
 
 
@@ -181,18 +215,25 @@ async def check_crds(gateway: Gateway) -> None:
         served: Mapping[str, Any] = next(
             (each for each in found["spec"]["versions"] if each["name"] == names.VERSION), {}
         )
-        unknown = _fields(wanted["spec"]["versions"][0]["schema"]) - _fields(served.get("schema", {}))
+        unknown = sorted(_known(wanted["spec"]["versions"][0]["schema"]) - _known(served.get("schema", {})))
         if unknown:
             raise kopf.PermanentError(
-                f"CRD {wanted['metadata']['name']} is older than this operator (it lacks {sorted(unknown)[0]}): "
+                f"CRD {wanted['metadata']['name']} is older than this operator (it lacks {unknown[0]}): "
                 "kubectl apply --server-side -f crds/"
             )
 
 
-def _fields(schema: Mapping[str, Any], path: str = "") -> set[str]:
-    found: set[str] = set()
-    schema = schema.get("openAPIV3Schema", schema)
+def _known(schema: Mapping[str, Any]) -> set[str]:
+    """Give the fields and rules of a schema: without a rule, what it refuses would be taken."""
+    return set(_statements(schema.get("openAPIV3Schema", schema), ""))
+
+
+def _statements(schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    for rule in schema.get("x-kubernetes-validations") or ():
+        yield f"the rule {rule['rule']!r} of {path or 'the object'}"
     for name, each in (schema.get("properties") or {}).items():
-        found |= {f"{path}.{name}"} | _fields(each, f"{path}.{name}")
-    items = schema.get("items")
-    return found | (_fields(items, path) if isinstance(items, Mapping) else set())
+        yield f"{path}.{name}"
+        yield from _statements(each, f"{path}.{name}")
+    for nested in ("items", "additionalProperties"):
+        if isinstance(schema.get(nested), Mapping):
+            yield from _statements(schema[nested], path)

@@ -17,6 +17,8 @@ class Settings:
     backup_image: str
     cluster_uid: str
     """The UID of the namespace kube-system: what distinguishes clusters in a shared bucket."""
+    namespaces: tuple[str, ...] = ()
+    """The only ones that are looked at; empty is all of them."""
     workers: int = 8
 
 
@@ -41,7 +43,13 @@ def read_settings(environment: Mapping[str, str], cluster_uid: str) -> Settings:
     image = environment.get("AVALANCHE_BACKUP_IMAGE", "")
     if not image:
         raise SettingMissing("AVALANCHE_BACKUP_IMAGE is not set: it names the image that Jobs run")
-    return Settings(backup_image=image, cluster_uid=cluster_uid)
+    return Settings(backup_image=image, cluster_uid=cluster_uid, namespaces=namespaces_of(environment))
+
+
+def namespaces_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Read the namespaces that the operator is confined to: ``AVALANCHE_NAMESPACES``, split by commas."""
+    named = (each.strip() for each in environment.get("AVALANCHE_NAMESPACES", "").split(","))
+    return tuple(dict.fromkeys(each for each in named if each))
 
 
 def from_process(cluster_uid: str) -> Settings:

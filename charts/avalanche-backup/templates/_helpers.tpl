@@ -14,3 +14,33 @@ app.kubernetes.io/component: control-plane
 {{- define "avalanche.name" -}}
 {{ printf "%s-operator" (.Release.Name | trunc 50) }}
 {{- end }}
+{{/* What the operator may do in a namespace: no verb on Secrets, and none to run commands in pods. */}}
+{{- define "avalanche.rules" -}}
+- apiGroups: [avalanche.io]
+  resources: [backupstorages, backuppolicies, restorerequests]
+  verbs: [get, list, watch]
+- apiGroups: [avalanche.io]
+  resources: [backups]
+  verbs: [get, list, watch, create]
+- apiGroups: [avalanche.io]
+  resources: [backupstorages/status, backuppolicies/status, backups/status, restorerequests/status]
+  verbs: [patch]
+- apiGroups: [batch]
+  resources: [cronjobs]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end }}
