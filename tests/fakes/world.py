@@ -43,6 +43,7 @@ class World:
         self.bucket: dict[str, Entry] = {}
         self.restored: list[str] = []
         self.plan_changes_once = False
+        self.clock_skew_seconds = 0
         self.lose_results_of: set[str] = set()
         """Verbs whose pods vanish after their work, before their result was seen."""
         self.catalog_answers: Literal["Whole", "Failed", "WithoutLog"] = "Whole"
@@ -161,7 +162,8 @@ class World:
             nonce=request.nonce, verb=request.verb, verdict="Succeeded", reason="Succeeded", message="done"
         )
         if isinstance(request, ProbeRequest):
-            return base.model_copy(update={"probe": ProbeResult(storage_id="store")}), []
+            probed = ProbeResult(storage_id="store", clock_skew_seconds=self.clock_skew_seconds)
+            return base.model_copy(update={"probe": probed}), []
         if isinstance(request, BackupRequest):
             return self._back_up(request, job, base)
         if isinstance(request, CatalogRequest):

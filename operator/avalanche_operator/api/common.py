@@ -49,6 +49,11 @@ Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-
 SourceName = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Text = Annotated[str, Field(max_length=1024)]
 Moment = Annotated[Time, WithJsonSchema({"type": "string", "format": "date-time"})]
+SecretKey = Annotated[
+    str,
+    Field(min_length=1, max_length=253, pattern=r"^([-_a-zA-Z0-9]|\.[-_a-zA-Z0-9])[-._a-zA-Z0-9]*$"),
+]
+"""As Kubernetes names keys: it becomes a file's name, so there is no ``/``, and no ``..`` at its beginning."""
 RelativePath = Annotated[
     str,
     Field(
@@ -76,7 +81,7 @@ class KeyReference(ApiModel):
 
     name: Name
     """The name of the Secret, in the same namespace."""
-    key: Annotated[str, Field(min_length=1, max_length=253)] = "ca.crt"
+    key: SecretKey = "ca.crt"
     """The key in the Secret."""
 
 
@@ -144,3 +149,7 @@ class ProbeStatus(ApiModel):
     failures: Annotated[int, Field(ge=0, description="Probes since the last good one.")] = 0
     last_time: Moment | None = None
     """When its answer was recorded."""
+    reason: Annotated[str, Field(max_length=128)] = ""
+    """What it found, in one CamelCase word for programs."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """What it found, in a sentence for people."""

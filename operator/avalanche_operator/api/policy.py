@@ -19,6 +19,7 @@ from avalanche_operator.api.common import (
     ProbeStatus,
     RecipientsReference,
     RelativePath,
+    SecretKey,
     SourceName,
     exactly_one,
     rule,
@@ -31,9 +32,9 @@ class DatabaseCredentials(ApiModel):
 
     name: Name
     """The name of the Secret, in the same namespace."""
-    username_key: Annotated[str, Field(min_length=1, max_length=253)] = "username"
+    username_key: SecretKey = "username"
     """The key with the user's name."""
-    password_key: Annotated[str, Field(min_length=1, max_length=253)] = "password"  # noqa: S105 - a key's name
+    password_key: SecretKey = "password"  # noqa: S105 - a key's name
     """The key with the password."""
 
 
@@ -174,9 +175,13 @@ def _free_form(description: str) -> dict[str, Any]:
     return {"type": "object", "description": description, "x-kubernetes-preserve-unknown-fields": True}
 
 
-Labels = Annotated[
-    dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32, description="Added to the pods.")
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
+Labels = Annotated[dict[str, LabelValue], Field(max_length=32, description="Added to the pods.")]
+Annotations = Annotated[
+    dict[str, Annotated[str, Field(max_length=1024)]],
+    Field(max_length=32, description="Added to the pods, for what runs beside them."),
 ]
+Group = Annotated[int, Field(ge=1, le=4294967294)]
 
 
 class PodTemplate(ApiModel):
@@ -185,9 +190,7 @@ class PodTemplate(ApiModel):
     resources: dict[str, Any] | None = Field(
         default=None, json_schema_extra=_free_form("Requests and limits, as of a container.")
     )
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = (
-        None
-    )
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] | None = None
     """Labels that the node must have."""
     tolerations: Annotated[
         tuple[dict[str, Any], ...],
@@ -204,11 +207,10 @@ class PodTemplate(ApiModel):
     )
     run_as_group: Annotated[int, Field(ge=1, le=4294967294)] | None = None
     """The default is the group of the pods that use the claim, else the user's number."""
-    supplemental_groups: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=4294967294)], ...], Field(max_length=16)
-    ] = ()
+    supplemental_groups: Annotated[tuple[Group, ...], Field(max_length=16)] = ()
     """Groups besides, for files that a group may read."""
     labels: Labels | None = None
+    annotations: Annotations | None = None
 
 
 Schedule = Annotated[
@@ -235,6 +237,15 @@ Schedule = Annotated[
 class BackupPolicySpec(ApiModel):
     """What a person declares."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.jitterSeconds) || self.jitterSeconds == 0 || self.schedule.matches('^ *(@|H |[0-9]+ )')",
+                "jitterSeconds needs a schedule whose minute is one number: the others are spread already",
+            )
+        )
+    )
+
     sources: Annotated[
         tuple[PolicySource, ...],
         Field(
@@ -250,6 +261,9 @@ class BackupPolicySpec(ApiModel):
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = Field(
         default="Etc/UTC", description="A name of the time zone database, such as Europe/Berlin."
     )
+    jitter_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    """Spread policies of one schedule: each has a later minute of its own, at most this much later, in the same hour.
+    What it comes to stands in `status.schedule`."""
     suspend: bool = False
     """Start no scheduled runs; Backups made by hand run all the same."""
     starting_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
@@ -261,9 +275,9 @@ class BackupPolicySpec(ApiModel):
     backoff_limit: Annotated[int, Field(ge=0, le=10)] = 2
     """How often a run is tried again after a failure that may pass."""
     successful_jobs_history_limit: Annotated[int, Field(ge=1, le=100)] = 5
-    """How many Jobs of good runs stay, with their logs."""
+    """How many Jobs of good runs stay, with their logs, once their Backups tell what they came to."""
     failed_jobs_history_limit: Annotated[int, Field(ge=1, le=100)] = 5
-    """How many Jobs of failed runs stay, with their logs."""
+    """How many Jobs of failed and skipped runs stay, with their logs, once their Backups tell what they came to."""
     destinations: Annotated[tuple[Destination, ...], Field(min_length=1, max_length=1)]
     """Where the backup goes."""
     compression: PolicyCompression = PolicyCompression()
@@ -282,6 +296,19 @@ class BackupPolicySpec(ApiModel):
         return "files" if "files" in families else "database"
 
 
+class Identity(ApiModel):
+    """As whom the pods that use the claims ran when they were last seen."""
+
+    claims: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    """The claims that this was seen of."""
+    run_as_user: Group
+    """The user."""
+    run_as_group: Group | None = None
+    """The group."""
+    supplemental_groups: Annotated[tuple[Group, ...], Field(max_length=64)] = ()
+    """Groups besides, `fsGroup` among them."""
+
+
 class BackupPolicyStatus(ApiModel):
     """What the operator found."""
 
@@ -290,10 +317,14 @@ class BackupPolicyStatus(ApiModel):
     conditions: Conditions = ()
     """`Ready`: sources and storage can be used. `LastRunSucceeded`: what the last run came to. `Paused`: a restore works on the sources."""
     schedule: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="The schedule with every H resolved."
+        default=None, description="The schedule with every H and jitterSeconds resolved."
     )
     probe: ProbeStatus | None = None
     """The last probe of the sources."""
+    identity: Identity | None = Field(
+        default=None,
+        description="The user of the pods that use the claims; remembered, for runs while none of them is there.",
+    )
     last_schedule_time: Moment | None = None
     """When the CronJob last started a run."""
     next_schedule_time: Moment | None = None

@@ -164,8 +164,11 @@ class BackupStorageStatus(ApiModel):
     observed_generation: int = 0
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
-    """`Ready`: a Job wrote a small object, read it back, listed it, and a second write of the same name was refused."""
+    """`Ready`: a Job wrote a small object, read it back, listed it, and a second write of the same name was refused.
+    `ClockSkew`: the clocks of the nodes and of the storage differ by more than two minutes."""
     storage_id: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="storageID")
     """The identity in the storage's own `storage.json`: two names with the same one are the same place."""
     probe: ProbeStatus | None = None
     """The last probe."""
+    clock_skew_seconds: Annotated[int, Field(ge=-2147483648, le=2147483647)] | None = None
+    """How far the clock of the node that ran the last good probe was ahead of that of the storage."""

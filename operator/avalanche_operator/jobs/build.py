@@ -146,9 +146,12 @@ def _annotated(plan: JobPlan) -> Object:
 
 
 def _labelled(plan: JobPlan) -> Object:
-    own = _annotated(plan)
+    own, template = _annotated(plan), plan.template
     asked = {AZURE_IDENTITY: "true"} if any(each.azure for each in plan.mounts.identities) else {}
-    return {**own, "labels": {**(plan.template.labels or {}), **own["labels"], **asked}}
+    return {
+        "labels": {**(template.labels or {}), **own["labels"], **asked},
+        "annotations": {**(template.annotations or {}), **own["annotations"]},
+    }
 
 
 def _pod(plan: JobPlan) -> Object:
@@ -288,6 +291,16 @@ def _affinity(nodes: tuple[str, ...]) -> Object | None:
     term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": list(nodes)}]}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
     return {"nodeAffinity": required}
+
+
+def pinned_nodes(pod_spec: Object) -> set[str]:
+    """Give the nodes that a pod of ours may run on, where it is bound to some: :func:`_affinity` read back."""
+    node = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = node.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    fields = (
+        each for term in required.get("nodeSelectorTerms") or () for each in term.get("matchFields") or ()
+    )
+    return {name for each in fields for name in each["values"]}
 
 
 def fingerprint(request: Request) -> str:

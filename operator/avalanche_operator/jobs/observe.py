@@ -74,7 +74,10 @@ def _ended(job: Object, pods: list[Object], nonce: str) -> Outcome:
         pod, result = (succeeded or found)[-1]
         name = pod["metadata"]["name"]
         uncertain = _attempts(job, pods) > len(found) or any(each.may_be_committed for _, each in found)
-        return Outcome("Ended", result.reason, result.message, result, name, started, finished, uncertain)
+        reason, message = result.reason, result.message
+        if reason == "Terminated" and _cut_off(pod, condition):
+            reason, message = "DeadlineExceeded", "it took longer than its deadline, and was told to stop"
+        return Outcome("Ended", reason, message, result, name, started, finished, uncertain)
     reason, message = _explain(pods[-1] if pods else None, condition)
     return Outcome("Ended", reason, message, None, None, started, finished, uncertain=True)
 
@@ -88,6 +91,11 @@ def _attempts(job: Object, pods: list[Object]) -> int:
 def _ran(pod: Object) -> bool:
     state = _container(pod).get("state", {})
     return "terminated" in state or "running" in state or bool(pod.get("status", {}).get("reason"))
+
+
+def _cut_off(pod: Object, condition: Object) -> bool:
+    """Say whether a deadline stopped it: the pod's own, or the Job's, which comes first from the second attempt on."""
+    return "DeadlineExceeded" in (pod.get("status", {}).get("reason"), condition.get("reason"))
 
 
 def _result(pod: Object, nonce: str) -> Result | None:

@@ -6,9 +6,11 @@ A ReadWriteOnce claim is attached to one node; who reads an application's files 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from avalanche_contract.names import FIELD_MANAGER, LABEL_MANAGED_BY
+from avalanche_operator.api.policy import Identity
 from avalanche_operator.jobs.build import Placement
 from avalanche_operator.jobs.mounts import Mounts
 from avalanche_operator.kube.conditions import Verdict
@@ -50,6 +52,34 @@ def place(mounts: Mounts, claims: Iterable[Object], pods: Iterable[Object]) -> P
             f"the claims are in use on {names}: no pod can mount them all; use a policy for each",
         )
     return _identity(users, tuple(sorted(nodes)))
+
+
+def seen_identity(placement: Placement, mounts: Mounts) -> Identity | None:
+    """Give what is worth remembering of a placement: as whom the pods that use the claims run."""
+    if placement.run_as_user is None:
+        return None
+    return Identity(
+        claims=_claims(mounts),
+        run_as_user=placement.run_as_user,
+        run_as_group=placement.run_as_group,
+        supplemental_groups=placement.supplemental_groups[:64],
+    )
+
+
+def remembering(placement: Placement, mounts: Mounts, known: Identity | None) -> Placement:
+    """Run as the pods did that used these very claims last, where none of them is there to say."""
+    if placement.run_as_user is not None or known is None or known.claims != _claims(mounts):
+        return placement
+    return replace(
+        placement,
+        run_as_user=known.run_as_user,
+        run_as_group=known.run_as_group,
+        supplemental_groups=known.supplemental_groups,
+    )
+
+
+def _claims(mounts: Mounts) -> tuple[str, ...]:
+    return tuple(sorted({mount.claim for mount in mounts.claims}))
 
 
 def _identity(users: list[Object], nodes: tuple[str, ...]) -> Placement:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from avalanche_operator.api.common import ProbeStatus
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.kube.conditions import Verdict
+from avalanche_operator.kube.gateway import Refused
 
 AGAIN_SECONDS = 3600.0
 FIRST_RETRY_SECONDS = 5.0
@@ -39,9 +40,31 @@ def recorded(
 ) -> ProbeStatus:
     """Give what is remembered of a probe that ended."""
     before = status.failures if status is not None and status.fingerprint == fingerprint else 0
+    verdict = verdict_of(outcome)
     return ProbeStatus(
-        number=number, fingerprint=fingerprint, failures=0 if usable(outcome) else before + 1, last_time=now
+        number=number,
+        fingerprint=fingerprint,
+        failures=0 if usable(outcome) else before + 1,
+        last_time=now,
+        reason=verdict.reason[:128],
+        message=verdict.message[:1024],
     )
+
+
+def known(status: ProbeStatus | None, fingerprint: str, waiting: str) -> Verdict:
+    """Repeat what the last probe of this very request said, whatever stood in the way since; else ``waiting``."""
+    if status is None or status.fingerprint != fingerprint or status.last_time is None:
+        return Verdict("Ready", "Unknown", "Probing", waiting)
+    if status.failures:
+        return Verdict("Ready", "False", status.reason or "ProbeFailed", status.message)
+    return Verdict("Ready", "True", "Usable", status.message)
+
+
+def refused(error: Refused) -> Verdict:
+    """Say that the API server does not take what a spec comes to."""
+    if error.mended_by_spec:
+        return Verdict("Ready", "False", "InvalidSpec", f"Kubernetes refuses it: {error.message}")
+    return Verdict("Ready", "False", "Forbidden", f"Kubernetes does not allow it: {error.message}")
 
 
 def usable(outcome: Outcome) -> bool:

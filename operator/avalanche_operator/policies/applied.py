@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from avalanche_operator.api.policy import BackupPolicySpec
+from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.api.storage import BackupStorageSpec
-from avalanche_operator.jobs.placement import place
+from avalanche_operator.jobs.placement import place, remembering, seen_identity
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.policies.build import Applied
 from avalanche_operator.policies.decide import storage_verdict
@@ -32,5 +33,10 @@ async def apply_to(policy: Object, around: Surroundings) -> tuple[Applied | None
     claims = await around.gateway.list("PersistentVolumeClaim", namespace)
     placement = place(mounts, claims, await around.gateway.list("Pod", namespace))
     if isinstance(placement, Verdict):
-        return applied, obstacle or placement
-    return Applied(policy, spec, storage_name, storage_spec, around.settings, placement), obstacle
+        return replace(applied, unplaceable=True), obstacle or placement
+    known = BackupPolicyStatus.model_validate(policy.get("status") or {}).identity
+    return replace(
+        applied,
+        placement=remembering(placement, mounts, known),
+        identity=seen_identity(placement, mounts) or known,
+    ), obstacle

@@ -17,7 +17,7 @@ from avalanche_contract.request import (
     Source,
     Writer,
 )
-from avalanche_operator.api.policy import BackupPolicySpec
+from avalanche_operator.api.policy import BackupPolicySpec, Identity
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import (
     JobPlan,
@@ -33,6 +33,9 @@ from avalanche_operator.jobs.probing import DEADLINE_SECONDS
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
+HISTORY_LIMIT = 10_000
+"""So many Jobs the CronJob controller leaves: a week of one a minute. It counts what no Backup shows yet as well, so
+how many stay is not its to say, but the operator's, once their Backups tell what they came to."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Applied:
     storage_spec: BackupStorageSpec
     settings: Settings
     placement: Placement = field(default_factory=Placement)
+    unplaceable: bool = False
+    """No pod can have all the claims now: nothing is tried."""
+    identity: Identity | None = None
+    """As whom the pods that use the claims run, or ran."""
 
     @property
     def namespace(self) -> str:
@@ -139,11 +146,11 @@ def cron_job(applied: Applied, schedule: str) -> Object:
         "spec": {
             "schedule": schedule,
             "timeZone": spec.time_zone,
-            "suspend": spec.suspend,
+            "suspend": spec.suspend or applied.unplaceable,
             "startingDeadlineSeconds": spec.starting_deadline_seconds,
             "concurrencyPolicy": spec.concurrency_policy,
-            "successfulJobsHistoryLimit": spec.successful_jobs_history_limit,
-            "failedJobsHistoryLimit": spec.failed_jobs_history_limit,
+            "successfulJobsHistoryLimit": HISTORY_LIMIT,
+            "failedJobsHistoryLimit": HISTORY_LIMIT,
             "jobTemplate": {"metadata": metadata, "spec": job_spec(plan)},
         },
     }

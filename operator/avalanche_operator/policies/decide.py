@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from avalanche_operator.api.backup import TERMINAL
+from avalanche_operator.jobs.build import pinned_nodes
 from avalanche_operator.kube.conditions import Verdict, find_condition
 
 Object = dict[str, Any]
 RESTORING = ("Restoring", "Verifying")
+STRANDED_SECONDS = 180
+_Order = tuple[str, str]
+"""When a run began, and the Backup's name: what is newer than what."""
 
 
 @dataclass(frozen=True)
@@ -49,34 +54,63 @@ def storage_verdict(storage: Object | None, name: str) -> Verdict | None:
     return None
 
 
-def backups_of(backups: Iterable[Object], policy: str) -> list[Object]:
-    """Give the Backups of a policy, the oldest first."""
-    own = [each for each in backups if each["spec"].get("policyRef", {}).get("name") == policy]
-    return sorted(
-        own,
-        key=lambda each: (
-            str((each.get("status") or {}).get("startTime") or each["metadata"]["creationTimestamp"]),
-            each["metadata"]["name"],
-        ),
-    )
+class Tally:
+    """Counts the Backups of a policy as they pass, in any order, and keeps none of them."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, str] = {}
+        """By the UID of the Job that a Backup shows."""
+        self._succeeded = self._size_bytes = 0
+        self._last_successful = ""
+        self._good: _Order = ("", "")
+        self._bad: list[_Order] = []
+        self._newest: tuple[_Order, Verdict] | None = None
+
+    def add(self, backup: Object) -> None:
+        """Count one; skipped ones count neither way."""
+        status, phase = backup.get("status") or {}, _phase(backup)
+        if backup["spec"].get("job"):
+            self.phases[backup["spec"]["job"]["uid"]] = phase
+        if phase not in ("Succeeded", "Suspect", "Failed"):
+            return
+        order = (
+            str(status.get("startTime") or backup["metadata"]["creationTimestamp"]),
+            backup["metadata"]["name"],
+        )
+        if self._newest is None or order > self._newest[0]:
+            self._newest = (order, _last_run(backup))
+        if phase != "Succeeded":
+            self._bad.append(order)
+            return
+        self._good = max(self._good, order)
+        self._succeeded += 1
+        self._size_bytes += status.get("sizeBytes", 0)
+        self._last_successful = max(self._last_successful, status.get("completionTime", ""))
+
+    @property
+    def runs(self) -> Runs:
+        """Say what they came to."""
+        return Runs(
+            succeeded=self._succeeded,
+            size_bytes=self._size_bytes,
+            last_successful=self._last_successful or None,
+            failures=sum(each > self._good for each in self._bad),
+            verdict=self._newest[1] if self._newest else None,
+        )
 
 
-def summarize(own: list[Object]) -> Runs:
-    """Count what the runs came to; skipped ones count neither way."""
-    ended = [each for each in own if _phase(each) in ("Succeeded", "Suspect", "Failed")]
-    good = [each for each in ended if _phase(each) == "Succeeded"]
-    failures = 0
-    for each in reversed(ended):
-        if _phase(each) == "Succeeded":
-            break
-        failures += 1
-    return Runs(
-        succeeded=len(good),
-        size_bytes=sum(each["status"].get("sizeBytes", 0) for each in good),
-        last_successful=max((each["status"].get("completionTime", "") for each in good), default="") or None,
-        failures=failures,
-        verdict=_last_run(ended[-1]) if ended else None,
-    )
+def surplus_jobs(jobs: Iterable[Object], phases: Mapping[str, str], *, good: int, bad: int) -> list[Object]:
+    """Give the Jobs that nobody needs: their Backups tell what they came to, and there are newer ones enough."""
+    room = {True: good, False: bad}
+    found: list[Object] = []
+    for job in sorted(jobs, key=_creation, reverse=True):
+        phase = phases.get(job["metadata"]["uid"])
+        if phase not in TERMINAL:
+            continue
+        room[phase == "Succeeded"] -= 1
+        if room[phase == "Succeeded"] < 0:
+            found.append(job)
+    return found
 
 
 def paused(restores: Iterable[Object], policy: str) -> Verdict | None:
@@ -94,22 +128,22 @@ def paused(restores: Iterable[Object], policy: str) -> Verdict | None:
     return None
 
 
-def missing_backups(jobs: Iterable[Object], own: Iterable[Object], cron_job: Object | None) -> list[Object]:
-    """Give the Jobs of the CronJob that no Backup object shows yet."""
-    if cron_job is None:
-        return []
-    known = {each["spec"]["job"]["uid"] for each in own if each["spec"].get("job")}
-    uid = cron_job["metadata"]["uid"]
-    references = ((each, each["metadata"].get("ownerReferences") or ()) for each in jobs)
-    ours = (
-        job for job, refs in references if any(ref.get("controller") and ref["uid"] == uid for ref in refs)
-    )
-    return [job for job in ours if job["metadata"]["uid"] not in known]
+def stranded(pods: Iterable[Object], nodes: Iterable[str], now: datetime) -> list[str]:
+    """Name the Jobs whose pod waits for a node that its claims have left: it would wait until its deadline.
 
-
-def time_of(text: str | None) -> datetime | None:
-    """Read a moment of the API."""
-    return datetime.fromisoformat(text) if text else None
+    ``nodes`` are those of the claims now; a Job's own are fixed when it is made.
+    """
+    here = set(nodes)
+    return [
+        owner["name"]
+        for pod in pods
+        if here and (pinned := pinned_nodes(pod["spec"])) and not pinned & here
+        if (pod.get("status") or {}).get("phase") == "Pending"
+        if (now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
+        > STRANDED_SECONDS
+        for owner in pod["metadata"].get("ownerReferences") or ()
+        if owner.get("controller")
+    ]
 
 
 def _last_run(newest: Object) -> Verdict:
@@ -118,6 +152,10 @@ def _last_run(newest: Object) -> Verdict:
         return Verdict("LastRunSucceeded", "True", "Succeeded", f"Backup {name} succeeded")
     reason = status.get("failureReason") or _phase(newest)
     return Verdict("LastRunSucceeded", "False", reason, f"Backup {name}: {status.get('message', '')}")
+
+
+def _creation(found: Object) -> tuple[str, str]:
+    return str(found["metadata"].get("creationTimestamp") or ""), found["metadata"]["name"]
 
 
 def _phase(backup: Object) -> str:

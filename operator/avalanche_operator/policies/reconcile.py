@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from avalanche_contract import names
 from avalanche_contract.base import format_time
 from avalanche_operator.api.common import ProbeStatus
-from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
+from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus, Identity
 from avalanche_operator.backups.build import scheduled_backup
 from avalanche_operator.jobs.build import PlanImpossible, fingerprint, job
 from avalanche_operator.jobs.observe import controlled_by
-from avalanche_operator.jobs.probing import next_probe, recorded, verdict_of
+from avalanche_operator.jobs.probing import known, next_probe, recorded, refused, verdict_of
 from avalanche_operator.jobs.run import NameTaken, look
-from avalanche_operator.kube.conditions import Verdict, find_condition, merge_conditions, ready
-from avalanche_operator.kube.events import changed, tell
+from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
+from avalanche_operator.kube.events import changed, write_status
+from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.policies.applied import apply_to
 from avalanche_operator.policies.build import Applied, cron_job, cron_job_name, probe_job
-from avalanche_operator.policies.decide import Runs, backups_of, missing_backups, paused, summarize
+from avalanche_operator.policies.decide import Runs, Tally, paused, stranded, surplus_jobs
 from avalanche_operator.policies.schedule import ScheduleInvalid, next_time, resolve, zone
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]
 AGAIN_SECONDS = 600.0
+CLAIMS_AGAIN_SECONDS = 60.0
+"""A claim moves with the pods that use it, and the CronJob's runs must go where it is."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Looked:
     stalled: bool = False
     schedule: str | None = None
     next_schedule: datetime | None = None
+    identity: Identity | None = None
     discard: str | None = None
     again_seconds: float = AGAIN_SECONDS
 
@@ -48,40 +53,52 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
         return None
     status = BackupPolicyStatus.model_validate(found.get("status") or {})
     looked = await _look(found, status, around)
-    own = backups_of(await around.gateway.list("Backup", key.namespace), key.name)
     scheduled = await around.gateway.get("CronJob", key.namespace, cron_job_name(found))
-    created = await _show_runs(found, own, scheduled, around)
+    jobs = await _runs_of(found, scheduled, around)
+    tally = await _count(key, around)
+    created = await _show_runs(found, jobs, tally.phases, around)
     restores = await around.gateway.list("RestoreRequest", key.namespace)
-    await _write(found, looked, _State(summarize(own), paused(restores, key.name), scheduled), around)
-    if looked.discard is not None:
-        ended = await around.gateway.get("Job", key.namespace, looked.discard)
-        if ended is not None:
-            await around.gateway.delete(ended)
+    await _write(found, looked, _State(tally.runs, paused(restores, key.name), scheduled), around)
+    await _tidy(found, looked, surplus(found, jobs, tally.phases), around)
     return 1.0 if created else looked.again_seconds
 
 
 async def _look(found: Object, status: BackupPolicyStatus, around: Surroundings) -> Looked:
-    """Apply the CronJob, and find out whether everything that it needs is usable."""
+    """Apply the CronJob, and find out whether everything that it needs is usable; each obstacle is a verdict."""
     spec = BackupPolicySpec.model_validate(found["spec"])
+    before = Looked(Verdict("Ready", "Unknown", "Pending"), status.probe, identity=status.identity)
     try:
-        schedule = resolve(spec.schedule, found["metadata"]["uid"])
-        coming = None if spec.suspend else next_time(schedule, zone(spec.time_zone), around.now())
-        applied, obstacle = await apply_to(found, around)
-        if applied is None:
-            verdict = obstacle or Verdict("Ready", "Unknown", "Pending")
-            return Looked(verdict, status.probe, schedule=schedule, next_schedule=coming, again_seconds=10.0)
-        await _apply_cron_job(applied, schedule, around)
+        where = zone(spec.time_zone)
+        schedule = resolve(spec.schedule, found["metadata"]["uid"], spec.jitter_seconds)
+        coming = None if spec.suspend else next_time(schedule, where, around.now())
+        timed = replace(before, schedule=schedule, next_schedule=coming)
+        return await _look_at_parts(found, timed, around)
     except ScheduleInvalid as invalid:
-        verdict = Verdict("Ready", "False", invalid.reason, str(invalid))
-        return Looked(verdict, status.probe, stalled=True)
+        return replace(before, verdict=Verdict("Ready", "False", invalid.reason, str(invalid)), stalled=True)
     except PlanImpossible as impossible:
         verdict = Verdict("Ready", "False", impossible.reason, str(impossible))
-        return Looked(verdict, status.probe, stalled=True)
+        return replace(before, verdict=verdict, stalled=True)
     except NameTaken as taken:
-        return Looked(Verdict("Ready", "False", "NameTaken", str(taken)), status.probe, again_seconds=30.0)
+        verdict = Verdict("Ready", "False", "NameTaken", str(taken))
+        return replace(before, verdict=verdict, again_seconds=30.0)
+    except Refused as error:
+        return replace(
+            before, verdict=refused(error), stalled=error.mended_by_spec, again_seconds=CLAIMS_AGAIN_SECONDS
+        )
+
+
+async def _look_at_parts(found: Object, timed: Looked, around: Surroundings) -> Looked:
+    applied, obstacle = await apply_to(found, around)
+    if applied is None:
+        return replace(timed, verdict=obstacle or timed.verdict, again_seconds=10.0)
+    await _apply_cron_job(applied, timed.schedule or "", around)
+    looked = replace(timed, identity=applied.identity)
+    if applied.unplaceable:  # its CronJob is suspended
+        looked = replace(looked, next_schedule=None)
     if obstacle is not None:
-        return Looked(obstacle, status.probe, schedule=schedule, next_schedule=coming, again_seconds=5.0)
-    return await _probe(applied, status, (schedule, coming), around)
+        return replace(looked, verdict=obstacle, again_seconds=5.0)
+    await _end_stranded(applied, around)
+    return await _probe(applied, looked, around)
 
 
 async def _apply_cron_job(applied: Applied, schedule: str, around: Surroundings) -> None:
@@ -91,62 +108,101 @@ async def _apply_cron_job(applied: Applied, schedule: str, around: Surroundings)
     there = await around.gateway.get("CronJob", meta["namespace"], meta["name"])
     if there is not None and not controlled_by(there, applied.policy["metadata"]["uid"]):
         raise NameTaken(f"CronJob {meta['name']} exists and is not ours: delete or rename it")
-    await around.gateway.apply(wanted)
+    made = await around.gateway.apply(wanted)
+    if there is not None:  # applying leaves what others added: a ttlSecondsAfterFinished, another container
+        await around.gateway.replace_spec(made, wanted["spec"])
 
 
-async def _probe(
-    applied: Applied, status: BackupPolicyStatus, timing: tuple[str, datetime | None], around: Surroundings
-) -> Looked:
-    schedule, coming = timing
+async def _end_stranded(applied: Applied, around: Surroundings) -> None:
+    """End the runs that wait for a node that their claims have left, so that the next ones may start."""
+    nodes = applied.placement.nodes
+    if not nodes:
+        return
+    labels = {names.LABEL_OWNER_UID: applied.policy["metadata"]["uid"], names.LABEL_VERB: "backup"}
+    pods = await around.gateway.list("Pod", applied.namespace, labels)
+    for name in stranded(pods, nodes, around.now()):
+        await around.gateway.patch("Job", applied.namespace, name, {"spec": {"activeDeadlineSeconds": 1}})
+
+
+async def _probe(applied: Applied, looked: Looked, around: Surroundings) -> Looked:
+    """Repeat what the last probe said, or have another one."""
     mark = fingerprint(probe_job(applied, 0).request)
-    number, wait = next_probe(status.probe, mark, around.now())
-    known = _known(applied.policy, mark, status)
+    number, wait = next_probe(looked.probe, mark, around.now())
+    longest = CLAIMS_AGAIN_SECONDS if applied.sources()[1].claims else AGAIN_SECONDS
+    verdict = known(looked.probe, mark, "a Job finds out whether the sources can be read")
     if wait > 0:
-        again = min(wait, AGAIN_SECONDS)
-        return Looked(known, status.probe, schedule=schedule, next_schedule=coming, again_seconds=again)
+        return replace(looked, verdict=verdict, again_seconds=min(wait, longest))
     plan = probe_job(applied, number)
     outcome = await look(around.gateway, applied.policy, plan.name, plan.request.nonce)
     if outcome.state == "Ended":
-        probe = recorded(status.probe, number, mark, outcome, around.now())
+        probe = recorded(looked.probe, number, mark, outcome, around.now())
         _, wait = next_probe(probe, mark, around.now())
-        return Looked(
-            verdict_of(outcome), probe, schedule=schedule, next_schedule=coming, discard=plan.name,
-            again_seconds=min(wait, AGAIN_SECONDS),
-        )  # fmt: skip
+        again = min(wait, longest)
+        return replace(
+            looked, verdict=verdict_of(outcome), probe=probe, discard=plan.name, again_seconds=again
+        )
     if outcome.state == "Missing":
         await around.gateway.create(job(plan))
-    return Looked(known, status.probe, schedule=schedule, next_schedule=coming, again_seconds=10.0)
+    return replace(looked, verdict=verdict, again_seconds=10.0)
 
 
-def _known(found: Object, mark: str, status: BackupPolicyStatus) -> Verdict:
-    """Repeat what a probe of this very request said; else it is not known yet."""
-    before = find_condition((found.get("status") or {}).get("conditions") or (), "Ready")
-    if before and status.probe and status.probe.fingerprint == mark and before["reason"] == "Usable":
-        return Verdict("Ready", "True", "Usable", before.get("message", ""))
-    if (
-        before
-        and status.probe
-        and status.probe.fingerprint == mark
-        and status.probe.failures
-        and before["status"] == "False"
-    ):
-        return Verdict("Ready", "False", before["reason"], before.get("message", ""))
-    return Verdict("Ready", "Unknown", "Probing", "a Job finds out whether the sources can be read")
+async def _runs_of(found: Object, scheduled: Object | None, around: Surroundings) -> list[Object]:
+    """Name the Jobs whose controller is our CronJob; their specs, a request in each, are not kept in memory."""
+    if scheduled is None:
+        return []
+    meta, uid = found["metadata"], scheduled["metadata"]["uid"]
+    labels = {names.LABEL_OWNER_UID: meta["uid"], names.LABEL_VERB: "backup"}
+    return [
+        {"apiVersion": each["apiVersion"], "kind": each["kind"], "metadata": each["metadata"]}
+        async for each in around.gateway.iterate("Job", meta["namespace"], labels=labels)
+        if controlled_by(each, uid)
+    ]
+
+
+async def _count(key: Key, around: Surroundings) -> Tally:
+    """Count the policy's Backups, one page of them in memory at a time."""
+    tally = Tally()
+    fields = {"spec.policyRef.name": key.name}
+    async for each in around.gateway.iterate("Backup", key.namespace, fields=fields):
+        tally.add(each)
+    return tally
 
 
 async def _show_runs(
-    found: Object, own: list[Object], scheduled: Object | None, around: Surroundings
+    found: Object, jobs: list[Object], phases: Mapping[str, str], around: Surroundings
 ) -> bool:
     """Create the Backup of each Job that the CronJob started, also of those that it started while we were away."""
-    meta = found["metadata"]
-    labels = {names.LABEL_OWNER_UID: meta["uid"], names.LABEL_VERB: "backup"}
-    jobs = await around.gateway.list("Job", meta["namespace"], labels)
-    new = missing_backups(jobs, own, scheduled)
+    new = [each for each in jobs if each["metadata"]["uid"] not in phases]
     for each in new:
-        taken = await around.gateway.create(scheduled_backup(found, each, cron_job_name(found))) is None
-        if taken:
-            await around.gateway.create(scheduled_backup(found, each, cron_job_name(found), distinct=True))
+        await _show(found, each, around)
     return bool(new)
+
+
+async def _show(found: Object, run: Object, around: Surroundings) -> None:
+    """Create the Backup of one Job. Another run may have its plain name, and a list may be of before it was made."""
+    wanted = scheduled_backup(found, run, cron_job_name(found))
+    if await around.gateway.create(wanted) is not None:
+        return
+    there = await around.gateway.get("Backup", wanted["metadata"]["namespace"], wanted["metadata"]["name"])
+    if there is not None and (there["spec"].get("job") or {}).get("uid") != run["metadata"]["uid"]:
+        await around.gateway.create(scheduled_backup(found, run, cron_job_name(found), distinct=True))
+
+
+def surplus(found: Object, jobs: list[Object], phases: Mapping[str, str]) -> list[Object]:
+    """Give the Jobs beyond the policy's limits."""
+    spec = BackupPolicySpec.model_validate(found["spec"])
+    good, bad = spec.successful_jobs_history_limit, spec.failed_jobs_history_limit
+    return surplus_jobs(jobs, phases, good=good, bad=bad)
+
+
+async def _tidy(found: Object, looked: Looked, jobs: list[Object], around: Surroundings) -> None:
+    """Delete the Jobs whose outcome is recorded and that are not kept for their logs."""
+    for each in jobs:
+        await around.gateway.delete(each)
+    if looked.discard is not None:
+        ended = await around.gateway.get("Job", found["metadata"]["namespace"], looked.discard)
+        if ended is not None:
+            await around.gateway.delete(ended)
 
 
 @dataclass(frozen=True)
@@ -173,6 +229,9 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         "probe": looked.probe.model_dump(mode="json", by_alias=True, exclude_none=True)
         if looked.probe
         else None,
+        "identity": looked.identity.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if looked.identity
+        else None,
         "lastScheduleTime": cron_status.get("lastScheduleTime"),
         "nextScheduleTime": format_time(looked.next_schedule) if looked.next_schedule else None,
         "lastSuccessfulTime": state.runs.last_successful,
@@ -181,5 +240,5 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         "sizeBytes": state.runs.size_bytes,
     }
     document = {name: value for name, value in document.items() if value is not None}
-    if document != found.get("status") and await around.gateway.apply_status(found, document) is not None:
-        await tell(around.gateway, found, changed(before, verdicts, "Ready"), around.now())
+    news = changed(before, verdicts, "Ready")
+    await write_status(around.gateway, found, document, news=news, now=around.now())

@@ -62,6 +62,11 @@ def _came_to(world: World) -> Object:
             for each in world.gateway.created
             if each["kind"] == "Job" and each["metadata"]["labels"]["avalanche.io/verb"] != "probe"
         ),
+        "events": sorted(
+            (each["involvedObject"]["kind"], each["reason"])
+            for key, each in objects.items()
+            if key[0] == "Event" and each["involvedObject"]["kind"] in ("BackupStorage", "BackupPolicy") and each["reason"] == "Usable"
+        ),
         "bucket": sorted(world.bucket),
         "restored": world.restored,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from avalanche_contract import names
 from avalanche_contract.request import Run, parse_request
 from avalanche_operator.api.policy import PolicySource
 from avalanche_operator.api.restore import Target
-from avalanche_operator.jobs.build import Placement, RequestTooLarge, job
+from avalanche_operator.jobs.build import Placement, RequestTooLarge, job, pinned_nodes
 from avalanche_operator.jobs.mounts import ClaimMount, Mounts, SecretMount, source_part
 from avalanche_operator.policies.build import backup_job, cron_job, probe_job
 from avalanche_operator.restores.targets import redirect
@@ -155,3 +155,18 @@ def test_a_plan_names_the_claim_that_it_writes_to(source: Object) -> None:
 def test_only_a_job_that_may_be_asked_again_goes_by_itself() -> None:
     assert job(plan(ttl_seconds=60))["spec"]["ttlSecondsAfterFinished"] == 60
     assert "ttlSecondsAfterFinished" not in job(plan())["spec"]
+
+
+def test_annotations_of_a_policy_reach_its_pods_beside_ours() -> None:
+    pods = {"annotations": {"linkerd.io/inject": "disabled", names.ANNOTATION_OWNER: "another"}}
+    built = cron_job(applied(podTemplate=pods), "5 2 * * *")
+    template = built["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["annotations"]
+    assert template["linkerd.io/inject"] == "disabled" and template[names.ANNOTATION_OWNER] == "nightly"
+    assert "linkerd.io/inject" not in built["metadata"]["annotations"]
+
+
+def test_the_nodes_that_a_pod_is_bound_to_are_read_back() -> None:
+    bound = job(plan(placement=Placement(nodes=("a", "b"))))["spec"]["template"]["spec"]
+    assert (
+        pinned_nodes(bound) == {"a", "b"} and pinned_nodes(job(plan())["spec"]["template"]["spec"]) == set()
+    )

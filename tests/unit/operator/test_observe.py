@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from avalanche_contract.result import Result, dump_result
 from avalanche_operator.jobs.observe import observe
 
@@ -110,3 +112,18 @@ def test_a_running_pod_is_named_for_its_log() -> None:
 def test_no_job_is_missing_and_a_suspended_one_waits_for_us() -> None:
     suspended = {**_job(), "spec": {"suspend": True}}
     assert observe(None, [], NONCE).state == "Missing" and observe(suspended, [], NONCE).state == "Suspended"
+
+
+@pytest.mark.parametrize(("job", "pod"), [
+    (_job(FAILED, reason="DeadlineExceeded"), {}),
+    (_job(FAILED, reason="BackoffLimitExceeded"), {"reason": "DeadlineExceeded"}),
+], ids=["the Job's", "the pod's own"])  # fmt: skip
+def test_a_run_that_a_deadline_cut_off_says_so(job: Object, pod: Object) -> None:
+    told = Result(nonce=NONCE, verb="backup", verdict="Failed", reason="Terminated", message="told to stop")
+    stopped = _pod({"terminated": {"exitCode": 143, "message": dump_result(told)}}, **pod)
+    outcome = observe(job, [stopped], NONCE)
+    assert outcome.reason == "DeadlineExceeded" and "deadline" in outcome.message
+    assert (
+        observe(_job(FAILED), [_pod(stopped["status"]["containerStatuses"][0]["state"])], NONCE).reason
+        == "Terminated"
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from avalanche_operator.jobs.build import Placement
 from avalanche_operator.jobs.mounts import ClaimMount, Mounts
-from avalanche_operator.jobs.placement import place
+from avalanche_operator.jobs.placement import place, remembering, seen_identity
 from avalanche_operator.kube.conditions import Verdict
 
 Object = dict[str, Any]
@@ -76,3 +76,17 @@ def test_a_missing_claim_is_named() -> None:
 
 def test_a_claim_for_one_pod_that_a_pod_uses_is_refused() -> None:
     assert _reason(_pod("data"), claims=(_claim("data", "ReadWriteOncePod"), _claim("state"))) == "ClaimInUse"
+
+
+def test_a_run_is_who_the_application_was_while_it_is_scaled_to_zero() -> None:
+    there = place(MOUNTS, [_claim("data"), _claim("state")], [_pod("data", runAsUser=1000, fsGroup=7)])
+    assert isinstance(there, Placement)
+    known = seen_identity(there, MOUNTS)
+    assert remembering(Placement(), MOUNTS, known) == Placement((), 1000, None, (7,))
+    assert remembering(Placement((), 2000), MOUNTS, known) == Placement((), 2000)
+
+
+def test_nobody_is_remembered_for_other_claims() -> None:
+    known = seen_identity(Placement((), 1000), Mounts(claims=(ClaimMount("old", "/a", read_only=True),)))
+    assert remembering(Placement(), MOUNTS, known) == Placement()
+    assert seen_identity(Placement(), MOUNTS) is None

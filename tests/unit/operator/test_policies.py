@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
 
 from avalanche_operator.policies.decide import (
-    backups_of,
-    missing_backups,
+    STRANDED_SECONDS,
+    Runs,
+    Tally,
     paused,
     storage_verdict,
-    summarize,
+    stranded,
+    surplus_jobs,
 )
 from tests.unit.operator.objects import S3_SPEC, found
 
@@ -23,6 +27,13 @@ def _backup(name: str, phase: str, start: str = "2026-01-01T00:00:00Z", **status
         "Backup", name, {"policyRef": {"name": "nightly"}}, {"phase": phase, "startTime": start, **status}
     )
     return {**body, "metadata": {**body["metadata"], "creationTimestamp": start}}
+
+
+def _counted(*backups: Object) -> Runs:
+    tally = Tally()
+    for each in backups:
+        tally.add(each)
+    return tally.runs
 
 
 def _storage(status: str = "True", reason: str = "Usable", **spec: Any) -> Object:
@@ -53,18 +64,15 @@ def test_failures_are_counted_since_the_last_success_and_skipped_runs_not_at_all
         _backup("c", "Failed", "2026-01-03T00:00:00Z"),
         _backup("e", "Skipped", "2026-01-05T00:00:00Z"),
     ]
-    runs = summarize(backups_of(backups, "nightly"))
-    assert (runs.succeeded, runs.size_bytes, runs.failures, runs.last_successful) == (
-        1,
-        5,
-        2,
-        "2026-01-02T00:01:00Z",
-    )
-    assert runs.verdict is not None and runs.verdict.reason == "SourceEmpty"
+    for order in permutations(backups):
+        runs = _counted(*order)
+        assert (runs.succeeded, runs.size_bytes, runs.failures) == (1, 5, 2)
+        assert runs.last_successful == "2026-01-02T00:01:00Z"
+        assert runs.verdict is not None and runs.verdict.reason == "SourceEmpty"
 
 
 def test_before_the_first_run_nothing_is_said_of_it() -> None:
-    assert summarize([]).verdict is None
+    assert _counted().verdict is None
 
 
 def test_a_policy_pauses_for_a_restore_of_what_it_reads_and_for_no_other() -> None:
@@ -74,13 +82,32 @@ def test_a_policy_pauses_for_a_restore_of_what_it_reads_and_for_no_other() -> No
     assert paused([ended], "nightly") is None
 
 
-def test_only_jobs_of_the_cron_job_that_no_backup_shows_are_missing() -> None:
-    cron_job = {"metadata": {"uid": "cron"}}
+def _job(uid: str, created: int) -> Object:
+    moment = f"2026-01-01T00:{created:02}:00Z"
+    return {"metadata": {"name": f"job-{uid}", "uid": uid, "creationTimestamp": moment}}
 
-    def job(uid: str, owner: str) -> Object:
-        return {"metadata": {"uid": uid, "ownerReferences": [{"uid": owner, "controller": True}]}}
 
-    shown = found("Backup", "shown", {"job": {"name": "j", "uid": "known"}})
-    jobs = [job("known", "cron"), job("new", "cron"), job("foreign", "another")]
-    assert [each["metadata"]["uid"] for each in missing_backups(jobs, [shown], cron_job)] == ["new"]
-    assert missing_backups(jobs, [], None) == []
+def test_the_newest_jobs_stay_and_none_goes_whose_end_no_backup_tells() -> None:
+    phases = {"a": "Succeeded", "b": "Succeeded", "c": "Failed", "d": "Skipped", "e": "Running"}
+    jobs = [_job(uid, number) for number, uid in enumerate("abcdef")]
+    assert [each["metadata"]["uid"] for each in surplus_jobs(jobs, phases, good=1, bad=1)] == ["c", "a"]
+    assert surplus_jobs(jobs, phases, good=2, bad=2) == []
+
+
+def _waiting(pinned: str, phase: str = "Pending") -> Object:
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [pinned]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    owner = {"kind": "Job", "name": f"run-on-{pinned}", "uid": "job", "controller": True}
+    metadata = {"name": "pod", "creationTimestamp": "2026-01-01T00:00:00Z", "ownerReferences": [owner]}
+    return {
+        "metadata": metadata,
+        "spec": {"affinity": {"nodeAffinity": required}},
+        "status": {"phase": phase},
+    }
+
+
+def test_a_run_that_waits_for_the_node_that_its_claims_left_is_ended_and_no_other() -> None:
+    late = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=STRANDED_SECONDS + 1)
+    pods = [_waiting("old"), _waiting("new"), _waiting("gone", "Running")]
+    assert stranded(pods, ("new",), late) == ["run-on-old"]
+    assert stranded(pods, (), late) == [] == stranded(pods, ("new",), late - timedelta(seconds=5))

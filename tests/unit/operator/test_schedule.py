@@ -42,11 +42,47 @@ def test_a_macro_is_written_out(macro: str, fields: str) -> None:
 
 @pytest.mark.parametrize(
     "schedule",
-    ["61 2 * * *", "0 2 * *", "H/2 2 * * *", "0 2 H * *", "nonsense", "0 2 * * MOON", "0 0 31 2 *"],
+    [
+        "61 2 * * *",
+        "0 2 * *",
+        "H/2 2 * * *",
+        "0 2 H * *",
+        "nonsense",
+        "0 2 * * MOON",
+        "0 0 31 2 *",
+        "0 2 L * *",
+        "0 2 LW * *",
+        "0 2 * * MON#1",
+        "0 2 * * 5L",
+        "0 2 * * ?",
+    ],
 )
 def test_what_is_no_schedule_says_which_one(schedule: str) -> None:
     with pytest.raises(ScheduleInvalid, match="schedule"):
         resolve(schedule, "uid")
+
+
+@pytest.mark.parametrize("schedule", ["0 2 * * THU", "0 2 * MAR,JUL mon-fri", "5/15 0-6/2 1,15 * *"])
+def test_what_cron_job_takes_is_left_as_it_is(schedule: str) -> None:
+    assert resolve(schedule, "uid") == schedule
+
+
+@given(UIDS, st.integers(0, 59), st.integers(0, 3600))
+def test_jitter_is_the_same_for_a_policy_always_and_stays_within_its_bound_and_hour(
+    uid: str, minute: int, jitter: int
+) -> None:
+    resolved = resolve(f"{minute} 23 * * 6", uid, jitter)
+    assert resolved == resolve(f"{minute} 23 * * 6", uid, jitter)
+    later = int(resolved.split()[0]) - minute
+    assert (
+        0 <= later <= jitter // 60 and later + minute <= 59 and resolved.split()[1:] == ["23", "*", "*", "6"]
+    )
+
+
+def test_jitter_spreads_policies_and_wants_one_minute() -> None:
+    assert len({resolve("0 2 * * *", f"uid-{number}", 1800) for number in range(300)}) == 31
+    with pytest.raises(ScheduleInvalid, match="one number"):
+        resolve("*/5 2 * * *", "uid", 1800)
 
 
 @pytest.mark.parametrize("name", ["Europe/Atlantis", "../etc/passwd", "/etc/passwd", ""])
