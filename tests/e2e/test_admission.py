@@ -33,6 +33,23 @@ REFUSED = {
     "weekday 7": (_policy(DATABASE, schedule="0 2 * * 7"), "Sunday is 0"),
     "a path with two dots": (_policy(objects.files_source("data", "data", paths=["a/../b"])), "no '..'"),
     "an absolute path": (_policy(objects.files_source("data", "data", paths=["/etc"])), "relative"),
+    "a key with a slash": (
+        _policy(
+            {
+                **DATABASE,
+                "postgresql": {**DATABASE["postgresql"], "caSecretRef": {"name": "ca", "key": "../ca.crt"}},
+            }
+        ),
+        "in body should match",
+    ),
+    "a limit that is no quantity": (
+        _policy(DATABASE, podTemplate={"resources": {"limits": {"memory": "much"}}}),
+        "in body should match",
+    ),
+    "jitter of many minutes": (
+        _policy(DATABASE, schedule="*/5 * * * *", jitterSeconds=60),
+        "minute is one number",
+    ),
     "a long name": (_policy(DATABASE, name="a" * 41), "at most 40 characters"),
     "a level that gzip has not": (
         _policy(DATABASE, compression={"algorithm": "Gzip", "level": 12}),

@@ -30,6 +30,15 @@ def test_an_unknown_time_zone(stage: Scene) -> None:
     _ready(stage, "backuppolicy", "database")
 
 
+def test_what_kubernetes_refuses_of_a_policy(stage: Scene) -> None:
+    stage.kubectl.apply(stage.database_policy(podTemplate={"labels": {"no such key": "x"}}))
+    found = _not_ready(stage, "backuppolicy", "database", "InvalidSpec")
+    assert "no such key" in condition(found, "Ready")["message"]
+    assert condition(found, "Stalled")["status"] == "True"
+    stage.kubectl.apply(stage.database_policy(podTemplate={"labels": {"team": "genetics"}}))
+    _ready(stage, "backuppolicy", "database")
+
+
 def test_a_missing_secret_and_a_missing_key(scene: Scene) -> None:
     scene.kubectl.apply(scene.s3(secret_name="later"))
     found = _not_ready(scene, "backupstorage", "s3", "CredentialsMissing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.e2e import objects
-from tests.e2e.kubectl import has_condition, in_phase, ticks
+from tests.e2e.kubectl import Object, has_condition, in_phase, ticks
 from tests.e2e.scene import ENDED, Scene
 
 WRITER = """
@@ -88,6 +88,61 @@ def test_drift_in_the_cron_job_is_repaired(stage: Scene) -> None:
     stage.kubectl.patch("cronjob", name, {"spec": {"schedule": "1 1 1 1 *", "suspend": True}})
     mended = stage.kubectl.wait("cronjob", name, lambda found: not found["spec"]["suspend"], seconds=30)
     assert mended["spec"]["schedule"] == stage.kubectl.get("backuppolicy", "database")["status"]["schedule"]
+
+
+def test_what_others_added_to_the_cron_job_is_taken_out(stage: Scene) -> None:
+    stage.kubectl.apply(stage.database_policy())
+    stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"))
+    name = stage.kubectl.list("cronjob")[0]["metadata"]["name"]
+    foreign = {"jobTemplate": {"spec": {"ttlSecondsAfterFinished": 0}}}
+    stage.kubectl.patch("cronjob", name, {"spec": foreign, "metadata": {"labels": {"team": "genetics"}}})
+    mended = stage.kubectl.wait(
+        "cronjob", name, lambda found: "ttlSecondsAfterFinished" not in found["spec"]["jobTemplate"]["spec"], seconds=30
+    )  # fmt: skip
+    assert mended["metadata"]["labels"]["team"] == "genetics"
+
+
+def test_a_job_that_a_person_creates_from_the_cron_job_is_a_backup_of_its_own(stage: Scene) -> None:
+    stage.kubectl.apply(stage.database_policy())
+    stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"))
+    name = stage.kubectl.list("cronjob")[0]["metadata"]["name"]
+    stage.kubectl.run("create", "job", "by-hand", f"--from=cronjob/{name}")
+    uid = stage.kubectl.get("job", "by-hand")["metadata"]["uid"]
+    (made,) = _ended_backups(stage, 1)
+    assert made["status"]["phase"] == "Succeeded" and made["status"]["runIdentity"] == f"job/{uid}"
+    assert made["spec"]["job"] == {"name": "by-hand", "uid": uid}
+
+
+def test_runs_beyond_the_history_limit_while_the_operator_was_away_appear_when_it_returns(
+    stage: Scene,
+) -> None:
+    stage.kubectl.apply(stage.database_policy(successfulJobsHistoryLimit=1))
+    stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"))
+    name = stage.kubectl.list("cronjob")[0]["metadata"]["name"]
+    system, runs = stage.kubectl.within("avalanche-system"), ["run-1", "run-2", "run-3"]
+    system.run("scale", "deployment", "--all", "--replicas=0")
+    try:
+        system.run("wait", "pod", "--all", "--for=delete", "--timeout=120s")
+        for each in runs:
+            stage.kubectl.run("create", "job", each, f"--from=cronjob/{name}")
+            stage.kubectl.run("wait", f"job/{each}", "--for=condition=Complete", "--timeout=120s")
+        assert stage.kubectl.list("backups.avalanche.io") == []
+    finally:
+        system.run("scale", "deployment", "--all", "--replicas=1")
+    assert [each["status"]["phase"] for each in _ended_backups(stage, 3)] == ["Succeeded"] * 3
+    for _ in ticks(60):
+        if len([each for each in stage.kubectl.list("job") if each["metadata"]["name"] in runs]) == 1:
+            return
+    raise AssertionError("more Jobs stay than the history limit says")
+
+
+def _ended_backups(stage: Scene, count: int) -> list[Object]:
+    """Wait until so many Backups are there and have ended."""
+    for _ in ticks(150):
+        found = stage.kubectl.list("backups.avalanche.io")
+        if len(found) == count and all(in_phase(*ENDED)(each) for each in found):
+            return found
+    raise AssertionError(f"{len(found)} Backups: {[each.get('status') for each in found]}")
 
 
 def test_deleting_a_policy_deletes_no_backup(stage: Scene) -> None:

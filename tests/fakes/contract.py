@@ -56,8 +56,9 @@ async def a_list_is_chosen_by_labels_and_names_the_kind_of_each(gateway: Gateway
 
 async def what_is_iterated_is_what_is_listed(gateway: Gateway, namespace: str) -> None:
     await gateway.create(job(namespace, "iterated", labels=LABELS))
-    found = [each async for each in gateway.iterate("Job", namespace, labels=LABELS)]
-    assert found == await gateway.list("Job", namespace, LABELS) != []
+    found = [each["metadata"]["uid"] async for each in gateway.iterate("Job", namespace, labels=LABELS)]
+    listed = await gateway.list("Job", namespace, LABELS)
+    assert found == [each["metadata"]["uid"] for each in listed] != []
     names = [
         each["metadata"]["name"]
         async for each in gateway.iterate("Job", namespace, fields={"metadata.name": "iterated"})
@@ -72,6 +73,16 @@ async def what_an_api_server_does_not_take_is_refused(gateway: Gateway, namespac
     assert isinstance(refused.value, ApiError) and "Not_A_Name" in refused.value.message
     with pytest.raises(Refused):
         await gateway.apply(cron_job(namespace, "Not_A_Name"))
+
+
+async def what_cannot_be_read_is_refused_created_or_applied(gateway: Gateway, namespace: str) -> None:
+    wrong = cron_job(namespace, "unreadable")
+    container = wrong["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    container["resources"] = {"limits": {"memory": "much"}}
+    for ask in (gateway.create, gateway.apply):
+        with pytest.raises(Refused) as refused:
+            await ask(wrong)
+        assert refused.value.mended_by_spec and "quantities" in refused.value.message
 
 
 async def replacing_a_spec_takes_out_what_others_added_and_leaves_the_rest(
@@ -168,6 +179,7 @@ CONTRACT: tuple[Callable[[Gateway, str], Awaitable[None]], ...] = (
     a_list_is_chosen_by_labels_and_names_the_kind_of_each,
     what_is_iterated_is_what_is_listed,
     what_an_api_server_does_not_take_is_refused,
+    what_cannot_be_read_is_refused_created_or_applied,
     replacing_a_spec_takes_out_what_others_added_and_leaves_the_rest,
     replacing_a_spec_by_the_same_writes_nothing,
     applying_again_sets_back_what_was_changed_and_keeps_what_is_not_ours,

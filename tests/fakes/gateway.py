@@ -17,6 +17,7 @@ from avalanche_operator.kube.gateway import Refused
 T = TypeVar("T")
 Object = dict[str, Any]
 Key = tuple[str, str, str]
+QUANTITY = re.compile(r"[0-9.]+[a-zA-Z]*")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
@@ -139,6 +140,8 @@ class FakeGateway:
         name = body["metadata"]["name"]
         if not NAME.fullmatch(name):
             raise Refused(422, f"{body['kind']} {name!r} is invalid: metadata.name: Invalid value")
+        if any(not QUANTITY.fullmatch(str(each)) for each in _quantities(body)):
+            raise Refused(400, "quantities must match the regular expression")
 
     def _stamp(self, made: Object) -> None:
         meta = made["metadata"]
@@ -167,6 +170,14 @@ class FakeGateway:
 
 def _key(body: Object) -> Key:
     return body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"]
+
+
+def _quantities(body: Object) -> list[Any]:
+    """Give the limits of a CronJob's containers."""
+    if body["kind"] != "CronJob":
+        return []
+    containers = body["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    return [each for one in containers for each in one.get("resources", {}).get("limits", {}).values()]
 
 
 def _at(body: Object, path: str, wanted: str) -> bool:

@@ -70,12 +70,6 @@ def structural(model: type[ApiModel]) -> Schema:
 
 def _plain(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     schema = _resolved(schema, definitions)
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
-        schema = {
-            name: value
-            for name, value in schema.items()
-            if name not in ("additionalProperties", "properties")
-        }
     plain = {
         name: value for name, value in schema.items() if name in _KEPT or name.startswith("x-kubernetes-")
     }

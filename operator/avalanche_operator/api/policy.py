@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from avalanche_contract.names import BackupType
 from avalanche_operator.api.common import (
@@ -171,8 +171,41 @@ class PolicyEncryption(ApiModel):
     """A Secret with what opens backups again: mounted into the pods of restores, never into those of backups. It need not exist before there is one."""
 
 
-def _free_form(description: str) -> dict[str, Any]:
-    return {"type": "object", "description": description, "x-kubernetes-preserve-unknown-fields": True}
+Quantity = Annotated[
+    int | str,
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": r"^[+]?([0-9]+|[0-9]+[.][0-9]*|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+            "maxLength": 32,
+        }
+    ),
+]
+Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
+
+
+class Resources(ApiModel):
+    """What a pod gets, as of a container."""
+
+    requests: Quantities | None = None
+    """What the node must have left: `{cpu: 100m, memory: 96Mi}`."""
+    limits: Quantities | None = None
+    """What the pod may use: `{memory: 256Mi}`."""
+
+
+class Toleration(ApiModel):
+    """A taint that is put up with, as of a pod."""
+
+    key: Annotated[str, Field(max_length=317)] | None = None
+    """The taint's key; left out with `Exists`: every taint."""
+    operator: Literal["Exists", "Equal"] | None = None
+    """`Equal` is the default."""
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """The taint's value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The taint's effect; left out: every effect."""
+    toleration_seconds: Annotated[int, Field(ge=0, le=604800)] | None = None
+    """For how long a taint of `NoExecute` is put up with."""
 
 
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
@@ -187,18 +220,11 @@ Group = Annotated[int, Field(ge=1, le=4294967294)]
 class PodTemplate(ApiModel):
     """What may be said about the pods of a policy: a closed part of a pod's specification."""
 
-    resources: dict[str, Any] | None = Field(
-        default=None, json_schema_extra=_free_form("Requests and limits, as of a container.")
-    )
+    resources: Resources | None = None
+    """Requests and limits, as of a container."""
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] | None = None
     """Labels that the node must have."""
-    tolerations: Annotated[
-        tuple[dict[str, Any], ...],
-        Field(
-            max_length=16,
-            json_schema_extra={"items": _free_form("A toleration, as of a pod.")},
-        ),
-    ] = ()
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
     """Taints of nodes that are put up with."""
     priority_class_name: Name | None = None
     """The PriorityClass of the pods."""

@@ -10,6 +10,7 @@ from typing import Any
 from avalanche_contract import names
 from avalanche_contract.exitcodes import PERMANENT
 from avalanche_contract.request import Request, dump_request, escape_environment, request_sha256
+from avalanche_operator.api.common import ApiModel
 from avalanche_operator.api.policy import PodTemplate
 from avalanche_operator.jobs.mounts import Mounts
 
@@ -158,7 +159,7 @@ def _pod(plan: JobPlan) -> Object:
     template = plan.template
     optional = {
         "nodeSelector": template.node_selector,
-        "tolerations": list(template.tolerations),
+        "tolerations": [_plain(each) for each in template.tolerations],
         "priorityClassName": template.priority_class_name,
         "affinity": _affinity(plan.placement.nodes),
         "serviceAccountName": service_account(plan.mounts),
@@ -209,7 +210,7 @@ def _container(plan: JobPlan) -> Object:
         "imagePullPolicy": "IfNotPresent",
         "args": ["job"],
         "env": _environment(plan.request),
-        "resources": plan.template.resources or _RESOURCES,
+        "resources": _plain(plan.template.resources) if plan.template.resources else _RESOURCES,
         "terminationMessagePath": str(names.TERMINATION_LOG),
         "terminationMessagePolicy": "File",
         "securityContext": {
@@ -219,6 +220,10 @@ def _container(plan: JobPlan) -> Object:
         },
         "volumeMounts": _volume_mounts(plan.mounts),
     }
+
+
+def _plain(model: ApiModel) -> Object:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _environment(request: Request) -> list[Object]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from avalanche_contract.base import format_time
 from avalanche_contract.names import FIELD_MANAGER
 from avalanche_operator.kube.conditions import Verdict, find_condition
-from avalanche_operator.kube.gateway import Gateway, Object
+from avalanche_operator.kube.gateway import Gateway, Object, Refused
 
 
 def changed(before: Iterable[dict[str, Any]], verdicts: Iterable[Verdict], kind: str) -> Verdict | None:
@@ -66,5 +67,6 @@ async def write_status(
     """Write a status where it differs, its event before it; say whether it was written."""
     if status == found.get("status"):
         return False
-    await tell(gateway, found, news, now)
+    with suppress(Refused):  # a quota, or a namespace on its way out: the status counts for more
+        await tell(gateway, found, news, now)
     return await gateway.apply_status(found, status) is not None

@@ -252,12 +252,19 @@ class ClusterGateway:
             raise ApiError(0, type(error).__name__) from None
         text = (data or b"").decode(errors="replace")
         if not 200 <= answer.status < 300:
-            raise (Refused if answer.status in REFUSALS else ApiError)(answer.status, _message(text))
+            raise _error(answer.status, _message(text))
         return text
 
 
+_UNCONVERTIBLE = "unable to convert unstructured object"
 _MANAGED = {"fieldManager": FIELD_MANAGER}
 _FORCED = {**_MANAGED, "force": "true"}
+
+
+def _error(status: int, message: str) -> ApiError:
+    if _UNCONVERTIBLE in message:  # server-side apply answers 500 where a creation answers 400
+        return Refused(HTTPStatus.BAD_REQUEST, message)
+    return (Refused if status in REFUSALS else ApiError)(status, message)
 
 
 def _selector(wanted: Mapping[str, str] | None) -> str:

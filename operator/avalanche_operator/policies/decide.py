@@ -57,9 +57,10 @@ def storage_verdict(storage: Object | None, name: str) -> Verdict | None:
 class Tally:
     """Counts the Backups of a policy as they pass, in any order, and keeps none of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: Iterable[Object] = ()) -> None:
         self.phases: dict[str, str] = {}
-        """By the UID of the Job that a Backup shows."""
+        """Of the Backups that show one of these Jobs, by its UID."""
+        self._jobs = {each["metadata"]["uid"] for each in jobs}
         self._succeeded = self._size_bytes = 0
         self._last_successful = ""
         self._good: _Order = ("", "")
@@ -69,8 +70,9 @@ class Tally:
     def add(self, backup: Object) -> None:
         """Count one; skipped ones count neither way."""
         status, phase = backup.get("status") or {}, _phase(backup)
-        if backup["spec"].get("job"):
-            self.phases[backup["spec"]["job"]["uid"]] = phase
+        uid: str = (backup["spec"].get("job") or {}).get("uid", "")
+        if uid in self._jobs:
+            self.phases[uid] = phase
         if phase not in ("Succeeded", "Suspect", "Failed"):
             return
         order = (

@@ -55,7 +55,7 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     looked = await _look(found, status, around)
     scheduled = await around.gateway.get("CronJob", key.namespace, cron_job_name(found))
     jobs = await _runs_of(found, scheduled, around)
-    tally = await _count(key, around)
+    tally = await _count(key, jobs, around)
     created = await _show_runs(found, jobs, tally.phases, around)
     restores = await around.gateway.list("RestoreRequest", key.namespace)
     await _write(found, looked, _State(tally.runs, paused(restores, key.name), scheduled), around)
@@ -159,9 +159,9 @@ async def _runs_of(found: Object, scheduled: Object | None, around: Surroundings
     ]
 
 
-async def _count(key: Key, around: Surroundings) -> Tally:
+async def _count(key: Key, jobs: list[Object], around: Surroundings) -> Tally:
     """Count the policy's Backups, one page of them in memory at a time."""
-    tally = Tally()
+    tally = Tally(jobs)
     fields = {"spec.policyRef.name": key.name}
     async for each in around.gateway.iterate("Backup", key.namespace, fields=fields):
         tally.add(each)

@@ -8,6 +8,7 @@ import pytest
 
 from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
 from avalanche_operator.kube.events import changed, event, write_status
+from avalanche_operator.kube.gateway import Refused
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.world import finished
 from tests.unit.operator.objects import S3_SPEC, found
@@ -80,3 +81,10 @@ def test_killed_between_event_and_status_nothing_is_lost_and_nothing_is_told_twi
         finished(write_status(gateway, about, {"a": "b"}, news=BAD, now=NOW))
     assert finished(write_status(gateway, about, {"a": "b"}, news=BAD, now=LATER))
     assert [key[0] for key in gateway.objects] == ["BackupStorage", "Event"]
+
+
+def test_an_event_that_is_not_allowed_keeps_no_status_back() -> None:
+    gateway = FakeGateway(lambda: NOW)
+    about = gateway.put(found("BackupStorage", "s3", S3_SPEC))
+    gateway.refusals["Event"] = Refused(403, "exceeded quota")
+    assert finished(write_status(gateway, about, {"a": "b"}, news=BAD, now=NOW))

@@ -170,3 +170,12 @@ def test_the_nodes_that_a_pod_is_bound_to_are_read_back() -> None:
     assert (
         pinned_nodes(bound) == {"a", "b"} and pinned_nodes(job(plan())["spec"]["template"]["spec"]) == set()
     )
+
+
+def test_resources_and_tolerations_of_a_policy_reach_its_pods_as_written() -> None:
+    resources = {"requests": {"cpu": 1}, "limits": {"memory": "1Gi"}}
+    tolerations = [{"operator": "Exists"}, {"key": "gpu", "value": "yes", "effect": "NoSchedule"}]
+    built = cron_job(applied(podTemplate={"resources": resources, "tolerations": tolerations}), "5 2 * * *")
+    pod = built["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"] == resources and pod["tolerations"] == tolerations
+    validate(built, "1.34", strict=True)

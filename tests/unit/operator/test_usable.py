@@ -164,9 +164,7 @@ def test_what_kubernetes_refuses_is_said_and_recovers(
     world = _begin()
     world.run(2)
     world.gateway.refusals[kind] = Refused(status, "spec.template: Invalid value")
-    world.person(
-        "BackupPolicy", "late", policy_spec(podTemplate={"resources": {"limits": {"memory": "much"}}})
-    )
+    world.person("BackupPolicy", "late", policy_spec())
     world.run(2)
     found = world.condition("BackupPolicy", "late")
     assert (found["status"], found["reason"]) == ("False", reason) and "Invalid value" in found["message"]
