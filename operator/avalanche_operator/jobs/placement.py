@@ -6,7 +6,6 @@ A ReadWriteOnce claim is attached to one node; who reads an application's files 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from avalanche_contract.names import FIELD_MANAGER, LABEL_MANAGED_BY
@@ -18,8 +17,10 @@ from avalanche_operator.kube.conditions import Verdict
 Object = dict[str, Any]
 
 
-def place(mounts: Mounts, claims: Iterable[Object], pods: Iterable[Object]) -> Placement | Verdict:
-    """Give the placement for some claims, or why there is none."""
+def place(
+    mounts: Mounts, claims: Iterable[Object], pods: Iterable[Object], *, known: Identity | None = None
+) -> Placement | Verdict:
+    """Give the placement for some claims, or why there is none; ``known`` is who used them when last seen."""
     found = {claim["metadata"]["name"]: claim for claim in claims}
     wanted = list(dict.fromkeys(mount.claim for mount in mounts.claims))
     missing = [name for name in wanted if name not in found]
@@ -27,7 +28,7 @@ def place(mounts: Mounts, claims: Iterable[Object], pods: Iterable[Object]) -> P
         return Verdict(
             "Ready", "False", "ClaimNotFound", f"PersistentVolumeClaim {missing[0]} does not exist: create it"
         )
-    users = [pod for pod in pods if _uses(pod, wanted) and not _is_ours(pod) and _lives(pod)]
+    users = _users(wanted, pods)
     nodes: set[str] = set()
     for name in wanted:
         modes = found[name].get("spec", {}).get("accessModes") or ()
@@ -51,40 +52,16 @@ def place(mounts: Mounts, claims: Iterable[Object], pods: Iterable[Object]) -> P
             "ClaimsOnTwoNodes",
             f"the claims are in use on {names}: no pod can mount them all; use a policy for each",
         )
-    return _identity(users, tuple(sorted(nodes)))
+    return _placed(nodes, mounts, users, known)
 
 
-def seen_identity(placement: Placement, mounts: Mounts) -> Identity | None:
-    """Give what is worth remembering of a placement: as whom the pods that use the claims run."""
-    if placement.run_as_user is None:
-        return None
-    return Identity(
-        claims=_claims(mounts),
-        run_as_user=placement.run_as_user,
-        run_as_group=placement.run_as_group,
-        supplemental_groups=placement.supplemental_groups[:64],
-    )
+def seen_identity(mounts: Mounts, pods: Iterable[Object]) -> Identity | None:
+    """Give as whom the pods that use the claims run, with the claims that this was seen of.
 
-
-def remembering(placement: Placement, mounts: Mounts, known: Identity | None) -> Placement:
-    """Run as the pods did that used these very claims last, where none of them is there to say."""
-    if placement.run_as_user is not None or known is None or known.claims != _claims(mounts):
-        return placement
-    return replace(
-        placement,
-        run_as_user=known.run_as_user,
-        run_as_group=known.run_as_group,
-        supplemental_groups=known.supplemental_groups,
-    )
-
-
-def _claims(mounts: Mounts) -> tuple[str, ...]:
-    return tuple(sorted({mount.claim for mount in mounts.claims}))
-
-
-def _identity(users: list[Object], nodes: tuple[str, ...]) -> Placement:
-    """Take user and groups from the first pod that uses a claim, by name, so that the choice is stable."""
-    for pod in sorted(users, key=lambda each: str(each["metadata"]["name"])):
+    It is the first pod that says so, by name, so that the choice is stable.
+    """
+    wanted = sorted({mount.claim for mount in mounts.claims})
+    for pod in sorted(_users(wanted, pods), key=lambda each: str(each["metadata"]["name"])):
         context = pod["spec"].get("securityContext") or {}
         own = next((each.get("securityContext") or {} for each in pod["spec"].get("containers") or ()), {})
         user = own.get("runAsUser", context.get("runAsUser"))
@@ -93,9 +70,27 @@ def _identity(users: list[Object], nodes: tuple[str, ...]) -> Placement:
                 *(context.get("supplementalGroups") or ()),
                 *([context["fsGroup"]] if context.get("fsGroup") else ()),
             }
-            group = own.get("runAsGroup", context.get("runAsGroup")) or None
-            return Placement(nodes, user, group, tuple(sorted(groups)))
-    return Placement(nodes)
+            return Identity(
+                claims=tuple(claim for claim in wanted if _uses(pod, [claim])),
+                run_as_user=user,
+                run_as_group=own.get("runAsGroup", context.get("runAsGroup")) or None,
+                supplemental_groups=tuple(sorted(groups))[:64],
+            )
+    return None
+
+
+def _placed(nodes: set[str], mounts: Mounts, pods: list[Object], known: Identity | None) -> Placement:
+    """Run as the pods do that use the claims; as they did last, where none of them is there to say."""
+    who = seen_identity(mounts, pods)
+    if who is None and known is not None and {mount.claim for mount in mounts.claims} & set(known.claims):
+        who = known
+    if who is None:
+        return Placement(tuple(sorted(nodes)))
+    return Placement(tuple(sorted(nodes)), who.run_as_user, who.run_as_group, who.supplemental_groups)
+
+
+def _users(wanted: list[str], pods: Iterable[Object]) -> list[Object]:
+    return [pod for pod in pods if _uses(pod, wanted) and not _is_ours(pod) and _lives(pod)]
 
 
 def _uses(pod: Object, claims: list[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.api.storage import BackupStorageSpec
-from avalanche_operator.jobs.placement import place, remembering, seen_identity
+from avalanche_operator.jobs.placement import place, seen_identity
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.policies.build import Applied
 from avalanche_operator.policies.decide import storage_verdict
@@ -31,12 +31,9 @@ async def apply_to(policy: Object, around: Surroundings) -> tuple[Applied | None
     if not mounts.claims:
         return applied, obstacle
     claims = await around.gateway.list("PersistentVolumeClaim", namespace)
-    placement = place(mounts, claims, await around.gateway.list("Pod", namespace))
-    if isinstance(placement, Verdict):
-        return replace(applied, unplaceable=True), obstacle or placement
+    pods = await around.gateway.list("Pod", namespace)
     known = BackupPolicyStatus.model_validate(policy.get("status") or {}).identity
-    return replace(
-        applied,
-        placement=remembering(placement, mounts, known),
-        identity=seen_identity(placement, mounts) or known,
-    ), obstacle
+    placement = place(mounts, claims, pods, known=known)
+    if isinstance(placement, Verdict):
+        return replace(applied, unplaceable=True, identity=known), obstacle or placement
+    return replace(applied, placement=placement, identity=seen_identity(mounts, pods) or known), obstacle

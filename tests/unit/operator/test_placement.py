@@ -8,7 +8,7 @@ import pytest
 
 from avalanche_operator.jobs.build import Placement
 from avalanche_operator.jobs.mounts import ClaimMount, Mounts
-from avalanche_operator.jobs.placement import place, remembering, seen_identity
+from avalanche_operator.jobs.placement import place, seen_identity
 from avalanche_operator.kube.conditions import Verdict
 
 Object = dict[str, Any]
@@ -79,14 +79,16 @@ def test_a_claim_for_one_pod_that_a_pod_uses_is_refused() -> None:
 
 
 def test_a_run_is_who_the_application_was_while_it_is_scaled_to_zero() -> None:
-    there = place(MOUNTS, [_claim("data"), _claim("state")], [_pod("data", runAsUser=1000, fsGroup=7)])
-    assert isinstance(there, Placement)
-    known = seen_identity(there, MOUNTS)
-    assert remembering(Placement(), MOUNTS, known) == Placement((), 1000, None, (7,))
-    assert remembering(Placement((), 2000), MOUNTS, known) == Placement((), 2000)
+    claims, both = [_claim("data"), _claim("state")], [_pod("state"), _pod("data", runAsUser=1000, fsGroup=7)]
+    known = seen_identity(MOUNTS, both)
+    assert known is not None and known.claims == ("data",)
+    assert place(MOUNTS, claims, [], known=known) == Placement((), 1000, None, (7,))
+    again = place(MOUNTS, claims, [_pod("data", runAsUser=2000)], known=known)
+    assert isinstance(again, Placement) and again.run_as_user == 2000
 
 
-def test_nobody_is_remembered_for_other_claims() -> None:
-    known = seen_identity(Placement((), 1000), Mounts(claims=(ClaimMount("old", "/a", read_only=True),)))
-    assert remembering(Placement(), MOUNTS, known) == Placement()
-    assert seen_identity(Placement(), MOUNTS) is None
+def test_who_used_one_claim_is_nobody_to_another() -> None:
+    known = seen_identity(MOUNTS, [_pod("data", runAsUser=1000)])
+    other = Mounts(claims=(ClaimMount("state", "/b", read_only=True),))
+    assert place(other, [_claim("state")], [], known=known) == Placement()
+    assert seen_identity(MOUNTS, [_pod("data")]) is None
