@@ -49,7 +49,7 @@ Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-
 SourceName = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Text = Annotated[str, Field(max_length=1024)]
 Moment = Annotated[Time, WithJsonSchema({"type": "string", "format": "date-time"})]
-SecretKey = Annotated[
+SecretKeyName = Annotated[
     str,
     Field(min_length=1, max_length=253, pattern=r"^([-_a-zA-Z0-9]|\.[-_a-zA-Z0-9])[-._a-zA-Z0-9]*$"),
 ]
@@ -81,11 +81,8 @@ class KeyReference(ApiModel):
 
     name: Name
     """The name of the Secret, in the same namespace."""
-    key: SecretKey = "ca.crt"
+    key: SecretKeyName = "ca.crt"
     """The key in the Secret."""
-
-
-SecretKeyName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class RecipientsReference(ApiModel):

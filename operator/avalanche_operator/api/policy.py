@@ -19,7 +19,7 @@ from avalanche_operator.api.common import (
     ProbeStatus,
     RecipientsReference,
     RelativePath,
-    SecretKey,
+    SecretKeyName,
     SourceName,
     exactly_one,
     rule,
@@ -32,9 +32,9 @@ class DatabaseCredentials(ApiModel):
 
     name: Name
     """The name of the Secret, in the same namespace."""
-    username_key: SecretKey = "username"
+    username_key: SecretKeyName = "username"
     """The key with the user's name."""
-    password_key: SecretKey = "password"  # noqa: S105 - a key's name
+    password_key: SecretKeyName = "password"  # noqa: S105 - a key's name
     """The key with the password."""
 
 
