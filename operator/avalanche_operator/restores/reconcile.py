@@ -12,6 +12,7 @@ from typing import Any
 
 from avalanche_contract import names
 from avalanche_contract.log import Answer
+from avalanche_operator.api.policy import BackupPolicyStatus
 from avalanche_operator.api.restore import TERMINAL, RestoreRequestSpec, RestoreRequestStatus
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import Placement, RequestTooLarge, job, nonce_of
@@ -135,7 +136,7 @@ async def _plan(asked: Asked) -> RestoreRequestStatus:
     name = job_name(asked.found, "Plan", status.plan_number)
     outcome = await look(gateway, asked.found, name, prepared.nonce)
     if outcome.state == "Missing":
-        placement = await _placement(asked, prepared.mounts("Plan"))
+        placement = await _placement(asked, prepared.mounts("Plan"), prepared.backup.policy)
         await gateway.create(job(plan_job(prepared, placement)))
     if outcome.state != "Ended":
         return status.model_copy(
@@ -167,7 +168,7 @@ async def _execute(asked: Asked) -> RestoreRequestStatus:
     name = job_name(asked.found, "Execute", status.plan_number)
     there = await gateway.get("Job", asked.namespace, name)
     if there is None:
-        placement = await _placement(asked, prepared.mounts("Execute"))
+        placement = await _placement(asked, prepared.mounts("Execute"), prepared.backup.policy)
         there = await gateway.create(job(execute_job(prepared, placement)))
     if there is None:
         return status  # somebody was faster: the next look finds whose it is
@@ -230,14 +231,17 @@ async def _release(asked: Asked, held: Object) -> RestoreRequestStatus:
     return status.model_copy(update={"message": None})
 
 
-async def _placement(asked: Asked, mounts: Mounts) -> Placement:
+async def _placement(asked: Asked, mounts: Mounts, policy: str) -> Placement:
+    """Find where and as whom a restore runs: who writes is often stopped for it, so the policy remembers the user."""
     gateway = asked.around.gateway
     if not mounts.claims:
         return Placement()
+    there = await gateway.get("BackupPolicy", asked.namespace, policy)
     found = place(
         mounts,
         await gateway.list("PersistentVolumeClaim", asked.namespace),
         await gateway.list("Pod", asked.namespace),
+        known=BackupPolicyStatus.model_validate((there or {}).get("status") or {}).identity,
     )
     if isinstance(found, Verdict):
         raise RestoreImpossible(found.reason, found.message)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from avalanche_contract import names
 from avalanche_operator.kube.gateway import Refused
 from tests.fakes.world import NAMESPACE, World
 from tests.unit.operator.objects import DATABASE, FILES, S3_SPEC, policy_spec
@@ -227,6 +228,24 @@ def test_runs_keep_the_user_of_an_application_that_was_stopped() -> None:
     assert (context["runAsUser"], context["supplementalGroups"]) == (1000, [2000])
     assert "affinity" not in _pod_spec(world)
     assert world.status("BackupPolicy", "nightly")["identity"]["claims"] == ["data"]
+
+
+def test_a_restore_keeps_the_user_of_an_application_that_was_stopped_for_it() -> None:
+    world = _begin(FILES)
+    _claim(world)
+    _application(world, runAsUser=1000)
+    world.run(5)
+    world.person("Backup", "first", {"policyRef": {"name": "nightly"}, "origin": "Manual"})
+    world.run(5)
+    del world.gateway.objects["Pod", NAMESPACE, "application"]
+    world.person("RestoreRequest", "back", {"backupRef": {"name": "first"}})
+    world.run(2)
+    plan = next(
+        each
+        for each in world.gateway.created
+        if each["metadata"].get("labels", {}).get(names.LABEL_VERB) == "restore"
+    )
+    assert plan["spec"]["template"]["spec"]["securityContext"]["runAsUser"] == 1000
 
 
 def test_a_policy_with_claims_is_looked_at_every_minute_and_another_less_often() -> None:
