@@ -157,6 +157,7 @@ class ReadOnly:
 
     def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
         """Refuse."""
+        del data, overwrite
         raise StorageInvalid(f"{key}: access is denied", reason="AccessDenied")
 
     def delete(self, key: str) -> None:
