@@ -121,7 +121,7 @@ class Lookup(ApiModel):
 class BackupStatus(ApiModel):
     """What became of the run."""
 
-    observed_generation: int = 0
+    observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     phase: Phase | None = None
     """Only `Succeeded` is a backup that was written, read back and found whole."""

@@ -338,7 +338,7 @@ class Identity(ApiModel):
 class BackupPolicyStatus(ApiModel):
     """What the operator found."""
 
-    observed_generation: int = 0
+    observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
     """`Ready`: sources and storage can be used. `LastRunSucceeded`: what the last run came to. `Paused`: a restore works on the sources."""

@@ -187,7 +187,7 @@ class RestoreProgress(ApiModel):
 class RestoreRequestStatus(ApiModel):
     """How far the restore is."""
 
-    observed_generation: int = 0
+    observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     phase: Phase | None = None
     """`AwaitingApproval` waits for a person; `Succeeded` and `Failed` are the end."""

@@ -161,7 +161,7 @@ class BackupStorageSpec(ApiModel):
 class BackupStorageStatus(ApiModel):
     """What the operator found."""
 
-    observed_generation: int = 0
+    observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
     """`Ready`: a Job wrote a small object, read it back, listed it, and a second write of the same name was refused.

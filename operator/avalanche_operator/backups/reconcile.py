@@ -22,7 +22,7 @@ from avalanche_operator.backups.runs import Watched, heard, read_run
 from avalanche_operator.jobs.build import JobPlan, job
 from avalanche_operator.jobs.run import NameTaken, look
 from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
-from avalanche_operator.kube.events import changed, tell
+from avalanche_operator.kube.events import changed, write_status
 from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.settings import Surroundings
@@ -115,10 +115,8 @@ async def _write(watched: Watched, after: BackupStatus) -> None:
         mode="json", by_alias=True, exclude_none=True
     )
     document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=around.now())
-    if document != found.get("status"):
-        written = await around.gateway.apply_status(found, document)
-        if written is not None and after.phase in TERMINAL:
-            await tell(around.gateway, found, changed(before, verdicts, "Ready"), around.now())
+    news = changed(before, verdicts, "Ready") if after.phase in TERMINAL else None
+    await write_status(around.gateway, found, document, news=news, now=around.now())
 
 
 async def _let_go(watched: Watched) -> None:

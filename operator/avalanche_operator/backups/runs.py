@@ -11,7 +11,7 @@ from avalanche_operator.api.backup import BackupSpec, BackupStatus
 from avalanche_operator.backups.build import manual_identity, manual_job_name, run_of_job
 from avalanche_operator.backups.decide import Told
 from avalanche_operator.jobs.asked import written_to
-from avalanche_operator.jobs.build import RequestTooLarge, job, nonce_of
+from avalanche_operator.jobs.build import PlanImpossible, job, nonce_of
 from avalanche_operator.jobs.observe import Outcome, controlled_by
 from avalanche_operator.jobs.run import NameTaken, look, look_at, read_answer
 from avalanche_operator.kube.conditions import find_condition
@@ -101,7 +101,9 @@ async def _manual(watched: Watched) -> tuple[Told, BackupStatus]:
         outcome = await look(gateway, watched.found, name, nonce)
         if outcome.state == "Missing":
             return await _start(watched, name)
-    except (NameTaken, RequestTooLarge, Refused) as obstacle:
+    except PlanImpossible as impossible:
+        return _waiting(watched, impossible.reason, str(impossible)), status
+    except (NameTaken, Refused) as obstacle:
         return _waiting(watched, type(obstacle).__name__, str(obstacle)), status
     there = await gateway.get("Job", watched.namespace, name)
     status = pinned(status, there) if there is not None else status

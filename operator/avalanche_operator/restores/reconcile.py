@@ -15,14 +15,14 @@ from avalanche_contract.log import Answer
 from avalanche_operator.api.policy import BackupPolicyStatus
 from avalanche_operator.api.restore import TERMINAL, RestoreRequestSpec, RestoreRequestStatus
 from avalanche_operator.jobs.asked import request_of
-from avalanche_operator.jobs.build import Placement, RequestTooLarge, job, nonce_of
+from avalanche_operator.jobs.build import Placement, PlanImpossible, job, nonce_of
 from avalanche_operator.jobs.mounts import Mounts
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.jobs.placement import place
 from avalanche_operator.jobs.run import NameTaken, look, look_at, read_answer
 from avalanche_operator.jobs.tidy import let_go
 from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
-from avalanche_operator.kube.events import changed, tell
+from avalanche_operator.kube.events import changed, write_status
 from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.restores.build import KEPT_SECONDS, execute_job, job_name, plan_job, restore_request
@@ -109,8 +109,8 @@ async def _look(asked: Asked, step: Step) -> Looked:
         return Looked(status.model_copy(update={"phase": "Pending", "message": str(waiting)}))
     except RestoreImpossible as impossible:
         return Looked(failed(status, impossible.reason, str(impossible), now))
-    except RequestTooLarge as large:
-        return Looked(failed(status, "RequestTooLarge", str(large), now))
+    except PlanImpossible as impossible:
+        return Looked(failed(status, impossible.reason, str(impossible), now))
     except (NameTaken, Refused) as obstacle:
         return _held_up(status, obstacle)
 
@@ -267,5 +267,5 @@ async def _write(asked: Asked, looked: Looked) -> None:
         mode="json", by_alias=True, exclude_none=True
     )
     document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=around.now())
-    if document != found.get("status") and await around.gateway.apply_status(found, document) is not None:
-        await tell(around.gateway, found, changed(before, verdicts, "Ready"), around.now())
+    news = changed(before, verdicts, "Ready")
+    await write_status(around.gateway, found, document, news=news, now=around.now())
