@@ -40,7 +40,11 @@ class PostgresqlSource(Strict):
     password: Credential | None = None
     ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     ca_file: str | None = None
-    format: Literal["Plain", "Custom"] = "Plain"
+    format: Literal["Plain", "Custom", "Directory"] = "Plain"
+    jobs: int = Field(default=1, ge=1, le=16)
+    """Of a Directory dump; of its restore, which above 1 is not one transaction."""
+    include_globals: bool = False
+    """Roles and tablespaces of the server besides, without passwords."""
     schemas: tuple[str, ...] = ()
     exclude_tables: tuple[str, ...] = ()
 

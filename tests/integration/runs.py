@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from avalanche_backup import catalog
+from avalanche_backup.metadata import BackupMetadata
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
@@ -142,6 +144,10 @@ class Runner:
                 "locks": (self.place,), **more,
             }
         )  # fmt: skip
+
+    def metadata(self, result: Result) -> BackupMetadata:
+        """Read what was committed."""
+        return catalog.find(self.store, PREFIX, result.backup_id or "").metadata
 
     def reference(self, result: Result) -> BackupReference:
         """Name a backup."""

@@ -82,11 +82,16 @@ class Postgres:
         return printed.strip()
 
 
-@contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
-    """Run a PostgreSQL server of Debian's package."""
+def debian_postgres() -> Path:
+    """Give the programs of Debian's own PostgreSQL, installed where they are missing."""
     ensure_packages({"/usr/bin/pg_lsclusters": "postgresql"}, print)
-    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+
+
+@contextmanager
+def postgres(folder: Path, programs: Path | None = None) -> Iterator[Postgres]:
+    """Run a PostgreSQL server: of Debian's package, or of a release unpacked beneath ``folder``."""
+    binaries = programs or debian_postgres()
     data, port = folder / "data", free_port()
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     if user:
@@ -104,7 +109,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
     )  # fmt: skip
     process = subprocess.Popen(
         [binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1",
-         "-c", "fsync=off", "-c", "shared_buffers=64MB"],
+         "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "jit=off"],
         cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **identity,  # type: ignore[call-overload]
     )  # fmt: skip
     try:

@@ -30,9 +30,10 @@ class ArtifactMetadata(_Document):
     kind: Literal["postgresql", "sqlite", "files"]
     file: str
     """The object's name, in the folder of the metadata."""
-    role: Literal["data", "index"] = "data"
+    role: Literal["data", "index", "globals"] = "data"
+    """``globals`` are the roles and tablespaces of a PostgreSQL server: never restored unasked."""
     format: str = ""
-    """``Plain``, ``Custom``; empty where there is one only."""
+    """``Plain``, ``Custom``, ``Directory``; empty where there is one only."""
     compression: Literal["Gzip", "Zstd", "None"]
     size_bytes: int
     sha256: str
@@ -77,7 +78,7 @@ class BackupMetadata(_Document):
     size_bytes: int
     source_bytes: int
     checksum: str
-    """``sha256:<hex>`` of the stored bytes; of the sorted ``sha256sum`` list where there are several (indexes aside)."""
+    """``sha256:<hex>`` of the stored bytes; of the sorted ``sha256sum`` list where there are several (indexes and globals aside)."""
     compressed: bool
     encrypted: bool = False
     files_included: list[str] = Field(default_factory=list)

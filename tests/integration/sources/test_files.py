@@ -134,7 +134,7 @@ def test_a_file_that_is_truncated_while_it_is_read_fails(tree: Path, tmp_path: P
                 os.truncate(tree / "data/-odd\nname", CHUNK)
 
     with pytest.raises(SourceInvalid, match="truncated while it was read"):
-        FileTree(source(tree)).dump(Truncating(), index=None, scratch=tmp_path, progress=lambda _: None)
+        FileTree(source(tree)).dump(Truncating(), beside=None, scratch=tmp_path, progress=lambda _: None)
 
 
 class Doing:
@@ -153,7 +153,7 @@ class Doing:
 
 
 def _dump(wanted: FilesSource, act: Callable[[], None], scratch: Path, after: int = 4000) -> Dump:
-    return FileTree(wanted).dump(Doing(act, after), index=None, scratch=scratch, progress=lambda _: None)
+    return FileTree(wanted).dump(Doing(act, after), beside=None, scratch=scratch, progress=lambda _: None)
 
 
 def test_what_goes_away_under_a_backup_is_told_of(tree: Path, tmp_path: Path) -> None:

@@ -51,6 +51,15 @@ class Dump:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A second artifact that a dump writes: the index of files, the globals of a server."""
+
+    role: Literal["index", "globals"]
+    suffix: str
+    """Of its name: ``_index.ndjson``, ``_globals.sql``."""
+
+
+@dataclass(frozen=True)
 class TargetState:
     """What is at the target of a restore."""
 
@@ -71,17 +80,26 @@ class Source(Protocol):
     """``postgresql``, ``sqlite``, ``files``."""
     extension: str
     """Of the artifact, before compression: ``.sql``, ``.dump``, ``.sqlite``, ``.tar``."""
+    format: str
+    """``Plain``, ``Custom``, ``Directory``; empty where there is one only."""
+    beside: Beside | None
+    """What :meth:`dump` writes into its second sink."""
     target: str
     """What it is, for a person, without secrets: ``postgresql://host:5432/database``."""
 
     def inspect(self, *, estimate: bool = True) -> Inspection:
         """Reach the source and check that it can be dumped; without ``estimate``, read as little as will do."""
 
-    def dump(self, sink: Sink, *, index: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
-        """Write everything into ``sink``; a files source writes its index (NDJSON) into ``index``."""
+    def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
+        """Write everything into ``sink``, and what :attr:`beside` says into ``beside``."""
 
-    def inspect_target(self) -> TargetState:
-        """Look at what a restore into this would meet. Changes nothing."""
+    def inspect_target(self, artifact: Mapping[str, Any]) -> TargetState:
+        """Look at what a restore of an artifact into this would meet. Changes nothing.
+
+        ``artifact`` is its part of the metadata.
+
+        :raises RestoreRefused: it cannot be restored here; the message says what to do.
+        """
 
     def restore(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, VerificationFailed
 from avalanche_backup.sources.archive import Archive
-from avalanche_backup.sources.base import Dump, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
 from avalanche_backup.sources.extract import Stream, extract
 from avalanche_backup.sources.tree import MARKER, Selection, minimal, shown, unreadable, walk
 from avalanche_contract.request import FilesSource
@@ -27,6 +27,8 @@ class FileTree:
 
     kind = "files"
     extension = ".tar"
+    format = ""
+    beside: Beside | None = Beside("index", "_index.ndjson")
 
     def __init__(self, request: FilesSource) -> None:
         self.name = request.name
@@ -65,12 +67,12 @@ class FileTree:
                     break
         return holds
 
-    def dump(self, sink: Sink, *, index: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
+    def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
         """Write the archive and its index."""
         del scratch
         self._check_root()
         moment = datetime.now(UTC)
-        archive = Archive(sink, index, progress)
+        archive = Archive(sink, beside, progress)
         top: dict[str, None] = {}
         for found in walk(self._selection, archive.written.went_away):
             archive.add(found)
@@ -86,8 +88,9 @@ class FileTree:
             warnings=tuple(written.warnings), files_included=tuple(top),
         )  # fmt: skip
 
-    def inspect_target(self) -> TargetState:
+    def inspect_target(self, artifact: Mapping[str, Any]) -> TargetState:
         """See what lies where files would go."""
+        del artifact
         if not self._root.is_dir():
             raise RestoreRefused(f"there is no folder at {self.target}", reason="TargetMissing")
         count, fact = 0, 0

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
-from avalanche_backup.sources.base import Dump, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
 from avalanche_contract.request import SqliteSource
 
 CHUNK = 1024 * 1024
@@ -40,6 +40,8 @@ class SqliteDatabase:
 
     kind = "sqlite"
     extension = ".sqlite"
+    format = ""
+    beside: Beside | None = None
 
     def __init__(self, request: SqliteSource) -> None:
         self.name = request.name
@@ -58,9 +60,9 @@ class SqliteDatabase:
                 )
         return Inspection(f"SQLite {sqlite3.sqlite_version}", self._path.stat().st_size)
 
-    def dump(self, sink: Sink, *, index: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
+    def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
         """Copy the database as it is at one moment, check the copy, and write it out."""
-        del index
+        del beside
         copy = scratch / "copy.sqlite"
         copy.unlink(missing_ok=True)
         moment = datetime.now(UTC)
@@ -84,8 +86,9 @@ class SqliteDatabase:
             files_included=(self._path.name,),
         )  # fmt: skip
 
-    def inspect_target(self) -> TargetState:
+    def inspect_target(self, artifact: Mapping[str, Any]) -> TargetState:
         """See whether there is a database, and what is in it."""
+        del artifact
         if not self._path.parent.is_dir():
             raise RestoreRefused(f"there is no folder for {self.target}", reason="TargetMissing")
         if not self._path.exists():

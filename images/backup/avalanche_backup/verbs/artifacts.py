@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from avalanche_backup.pipeline.encryption import Identity
 from avalanche_backup.storage.base import Store
 
 TRAILER = b"-- PostgreSQL database dump complete"
+TRAILER_GLOBALS = b"-- PostgreSQL database cluster dump complete"
 TRAILER_WITHIN = 512
-_BEGINNINGS = {"sqlite": b"SQLite format 3\x00"}
+"""Also the least that a tar ends with in zeros."""
+_BEGINNINGS = {"sqlite": b"SQLite format 3\x00", "Custom": b"PGDMP", "Directory": b"toc.dat\x00"}
 
 
 def facts_of(artifact: ArtifactMetadata) -> StreamFacts:
@@ -85,19 +86,20 @@ def read_whole(reader: Reader, artifact: ArtifactMetadata) -> Iterator[int]:
             first = first or chunk[:16]
             last = (last + chunk[-TRAILER_WITHIN:])[-TRAILER_WITHIN:]
             yield len(chunk)
-    if artifact.role == "data":
-        _check_shape(artifact, first, last)
-
-
-def _check_shape(artifact: ArtifactMetadata, first: bytes, last: bytes) -> None:
-    complete = True
-    if artifact.kind == "postgresql":
-        complete = first.startswith(b"PGDMP") if artifact.format == "Custom" else TRAILER in last
-    elif artifact.kind == "sqlite":
-        complete = first.startswith(_BEGINNINGS["sqlite"])
-    elif artifact.kind == "files":
-        complete = last.endswith(bytes(2 * tarfile.BLOCKSIZE)[:TRAILER_WITHIN])
-    if not complete:
+    if not _complete(artifact, first, last):
         raise VerificationFailed(
             f"{artifact.file} is whole, and no complete {artifact.kind} artifact", reason="ArtifactIncomplete"
         )
+
+
+def _complete(artifact: ArtifactMetadata, first: bytes, last: bytes) -> bool:
+    if artifact.role == "index":
+        return True
+    if artifact.role == "globals":
+        return TRAILER_GLOBALS in last
+    if artifact.kind == "sqlite":
+        return first.startswith(_BEGINNINGS["sqlite"])
+    if artifact.kind == "postgresql" and artifact.format != "Directory":
+        return first.startswith(_BEGINNINGS["Custom"]) if artifact.format == "Custom" else TRAILER in last
+    begins = artifact.kind == "files" or first.startswith(_BEGINNINGS["Directory"])
+    return begins and last.endswith(bytes(TRAILER_WITHIN))

@@ -16,7 +16,7 @@ from avalanche_backup.locks import Lock, refuse_if_locked, refuse_if_restored
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
 from avalanche_backup.pipeline.download import StreamFacts
 from avalanche_backup.pipeline.upload import Encoding, Upload
-from avalanche_backup.sources.base import Dump, Inspection, Source
+from avalanche_backup.sources.base import Beside, Dump, Inspection, Source
 from avalanche_backup.sources.opening import open_source
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
@@ -26,7 +26,6 @@ from avalanche_contract.names import parse_backup_id, slot_of_job
 from avalanche_contract.request import BackupRequest
 from avalanche_contract.result import Result
 
-INDEX_EXTENSION = "_index.ndjson"
 WARNINGS_MAX = 100
 TRIES = 5
 
@@ -131,7 +130,6 @@ def _store(work: _Work) -> BackupMetadata:
 def _store_source(
     work: _Work, source: Source, inspection: Inspection, artifacts: list[ArtifactMetadata]
 ) -> Dump:
-    indexing = replace(work.encoding, algorithm="Zstd", level=None)
     scratch = _folder(work.context.scratch / f"dump-{source.name}")
 
     def progress(done: int) -> None:
@@ -139,14 +137,18 @@ def _store_source(
 
     with ExitStack() as stack:
         data = stack.enter_context(_upload(work, source, source.extension, work.encoding))
-        index = None
-        if source.kind == "files":
-            index = stack.enter_context(_upload(work, source, INDEX_EXTENSION, indexing))
-        dump = source.dump(data, index=index, scratch=scratch, progress=progress)
+        beside = stack.enter_context(_upload_beside(work, source, source.beside)) if source.beside else None
+        dump = source.dump(data, beside=beside, scratch=scratch, progress=progress)
         artifacts.append(_artifact(source, data, dump, "data"))
-        if index is not None:
-            artifacts.append(_artifact(source, index, dump, "index"))
+        if source.beside and beside is not None:
+            artifacts.append(_artifact(source, beside, dump, source.beside.role))
     return dump
+
+
+def _upload_beside(work: _Work, source: Source, beside: Beside) -> Upload:
+    """Begin the second artifact of a source; an index is always Zstd, so that whoever reads one knows how."""
+    indexing = replace(work.encoding, algorithm="Zstd", level=None)
+    return _upload(work, source, beside.suffix, indexing if beside.role == "index" else work.encoding)
 
 
 def _upload(work: _Work, source: Source, extension: str, encoding: Encoding) -> Upload:
@@ -162,7 +164,7 @@ def _upload(work: _Work, source: Source, extension: str, encoding: Encoding) -> 
 def _artifact(source: Source, upload: Upload, dump: Dump, role: str) -> ArtifactMetadata:
     stored = upload.commit()
     facts = stored.facts
-    custom = source.extension == ".dump"
+    form = "Plain" if role == "globals" else source.format
     file = stored.key.rpartition("/")[2]
     return ArtifactMetadata.model_validate(
         {
@@ -170,7 +172,7 @@ def _artifact(source: Source, upload: Upload, dump: Dump, role: str) -> Artifact
             "kind": source.kind,
             "file": file,
             "role": role,
-            "format": ("Custom" if custom else "Plain") if source.kind == "postgresql" else "",
+            "format": form if role != "index" else "",
             "compression": facts.algorithm,
             "size_bytes": facts.size_bytes,
             "sha256": facts.sha256,
@@ -180,21 +182,27 @@ def _artifact(source: Source, upload: Upload, dump: Dump, role: str) -> Artifact
             "target": source.target,
             "statistics": dict(dump.statistics) if role == "data" else {},
             "recreate": dict(dump.recreate) if role == "data" else {},
-            "restore_command": restore_command(source.kind, file, facts, custom=custom)
-            if role == "data"
-            else "",
+            "restore_command": ""
+            if role == "index"
+            else restore_command("globals" if role == "globals" else source.kind, form, file, facts),
         }
     )
 
 
-def restore_command(kind: str, file: str, facts: StreamFacts, *, custom: bool) -> str:
+_BY_HAND = {
+    "Plain": "psql --no-psqlrc --single-transaction --set=ON_ERROR_STOP=1 --dbname=<database>",
+    "Custom": "pg_restore --exit-on-error --single-transaction --dbname=<database>",
+    "Directory": "tar -xf - -C <empty folder> && pg_restore --exit-on-error --single-transaction --dbname=<database> <empty folder>",
+}
+
+
+def restore_command(kind: str, form: str, file: str, facts: StreamFacts) -> str:
     """Say how to restore an artifact by hand, with plain tools."""
     unpack = _unpack(file, facts)
     if kind == "postgresql":
-        into = "pg_restore --exit-on-error --single-transaction --dbname=<database>" if custom else (
-            "psql --no-psqlrc --single-transaction --set=ON_ERROR_STOP=1 --dbname=<database>"
-        )  # fmt: skip
-        return f"{unpack} | {into}"
+        return f"{unpack} | {_BY_HAND[form]}"
+    if kind == "globals":  # roles that exist already are errors that do no harm: it does not stop at them
+        return f"{unpack} | psql --no-psqlrc --dbname=postgres"
     return f"{unpack} > <database file>" if kind == "sqlite" else f"{unpack} | tar -xpf - -C <folder>"
 
 

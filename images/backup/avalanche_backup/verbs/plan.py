@@ -30,6 +30,8 @@ class Target:
     source: OpenSource
     state: TargetState
     paths: tuple[str, ...]
+    jobs: int = 1
+    """More than one: not in one transaction."""
 
 
 def open_targets(request: RestoreRequest, found: Found, scratch: Path) -> tuple[Target, ...]:
@@ -77,7 +79,9 @@ def _open(wanted: RestoreTarget, found: Found, scratch: Path) -> Target:
         )
     scratch.mkdir(parents=True, exist_ok=True)
     source = open_source(_written_to(wanted, artifact), scratch)
-    return Target(artifact, source, source.inspect_target(), wanted.paths)
+    state = source.inspect_target(artifact.model_dump())
+    jobs = wanted.target.jobs if wanted.target.kind == "postgresql" else 1
+    return Target(artifact, source, state, wanted.paths, jobs)
 
 
 def _written_to(wanted: RestoreTarget, artifact: ArtifactMetadata) -> Source:
@@ -98,7 +102,8 @@ def _digest(request: RestoreRequest, found: Found, targets: tuple[Target, ...]) 
         "request": [request.cluster_uid, request.request_uid, request.plan_number],
         "backup": [found.metadata.backup_id, found.metadata.checksum, request.backup.place.storage.name, found.prefix],
         "targets": [
-            [each.artifact.source, each.artifact.sha256, each.source.target, each.state.state, each.state.facts, each.paths]
+            [each.artifact.source, each.artifact.sha256, each.source.target, each.state.state, each.state.facts, each.paths,
+             *([each.jobs] if each.jobs > 1 else [])]
             for each in targets
         ],
     }  # fmt: skip
@@ -123,10 +128,22 @@ def _action(target: Target) -> str:
     if target.artifact.kind == "files":
         part = f"{', '.join(target.paths)} of the backup" if target.paths else "every file of the backup"
         return f"{part} is put in place, over files of the same name; other files stay"
+    if target.jobs > 1:
+        return _action_in_parallel(target)
     if target.state.state != "HoldsData":
         return "the data of the backup is put in place"
     if target.artifact.kind == "sqlite":
         return "the content of the database is replaced by that of the backup"
+    return f"{_what(target)} is dropped and replaced by the backup, in one transaction"
+
+
+def _action_in_parallel(target: Target) -> str:
+    return (
+        f"{_what(target)} is dropped and replaced by the backup, by {target.jobs} jobs and NOT in one transaction: the "
+        "database is marked by a schema until it is whole, and stays marked and incomplete if the restore fails"
+    )
+
+
+def _what(target: Target) -> str:
     chosen = target.artifact.recreate.get("schemas") or ()
-    what = f"everything in the schemas {', '.join(chosen)}" if chosen else "everything in the database"
-    return f"{what} is dropped and replaced by the backup, in one transaction"
+    return f"everything in the schemas {', '.join(chosen)}" if chosen else "everything in the database"

@@ -147,13 +147,20 @@ def _restore_one(context: Context, chosen: _Chosen, target: Target) -> str:
 
     progress(0)
     with open_artifact(chosen.reader, artifact) as chunks:
-        return target.source.restore(
+        done = target.source.restore(
             chosen.locks.guard(chunks),
             artifact=artifact.model_dump(),
             paths=target.paths,
             scratch=scratch,
             progress=progress,
         )
+    return done + _about_globals(chosen.reader.found, artifact.source)
+
+
+def _about_globals(found: Found, source: str) -> str:
+    """Say where roles are that were not restored: they are the server's, and others may live by them."""
+    each = next((a for a in found.metadata.artifacts if a.role == "globals" and a.source == source), None)
+    return f" (roles and tablespaces were not restored; by hand: {each.restore_command})" if each else ""
 
 
 def _result(request: RestoreRequest, plan: Plan, reason: str, message: str) -> Result:

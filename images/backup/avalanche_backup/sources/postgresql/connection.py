@@ -22,13 +22,21 @@ CONNECT_SECONDS = 10
 QUERY_SECONDS = 120
 STDERR_TAIL = 4096
 _INVALID = (
-    (r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist", "AuthenticationFailed"),
-    (r"database .* does not exist", "DatabaseMissing"),
-    (r"permission denied|must be owner", "PermissionDenied"),
-    (r"server does not support SSL|certificate|SSL error|root certificate", "TLSFailed"),
-    (r"server version mismatch|aborting because of server version", "ServerTooNew"),
-    (r"no matching (schemas|tables|extensions) were found", "SourceEmpty"),
+    (r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist", "AuthenticationFailed", ""),
+    (r"not currently accepting connections|cannot connect to invalid database", "ConnectionsNotAllowed", "see ALTER DATABASE … ALLOW_CONNECTIONS"),
+    (r"database .* does not exist", "DatabaseMissing", ""),
+    (r"row-level security policy", "RowSecurity", "give the role BYPASSRLS, or dump as the owner of the table"),
+    (r"permission denied|must be owner", "PermissionDenied", "docs/postgresql.md has the least rights: pg_read_all_data and its likes"),
+    (r"server does not support SSL|certificate|SSL error|root certificate", "TLSFailed", ""),
+    (r"server version mismatch|aborting because of server version", "ServerTooNew", ""),
+    (r"no matching (schemas|tables|extensions) were found", "SourceEmpty", ""),
 )  # fmt: skip
+"""(what the tool says, our reason, what to do)."""
+_PASSING = (
+    (r"due to (statement|lock) timeout|could not obtain lock", "LockNotObtained", "somebody holds a lock on a table, or waits for one"),
+    (r"conflict with recovery", "RecoveryConflict", "raise the standby's max_standby_streaming_delay, or set hot_standby_feedback"),
+)  # fmt: skip
+"""The same, for what another try may do."""
 
 
 def connection_environment(source: PostgresqlSource, scratch: Path) -> dict[str, str]:
@@ -60,7 +68,7 @@ def query(clients: Clients, environment: dict[str, str], sql: str) -> Any:
     :raises SourceUnavailable: no answer. :raises SourceInvalid: refused.
     """
     command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--quiet",
-               "--set=ON_ERROR_STOP=1", f"--command={sql}"]  # fmt: skip
+               "--set=ON_ERROR_STOP=1", f"--command=SET statement_timeout = 0; {sql}"]  # fmt: skip
     try:
         ended = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=QUERY_SECONDS
@@ -78,9 +86,10 @@ def query(clients: Clients, environment: dict[str, str], sql: str) -> Any:
 def explain(stderr: str, what: str) -> Failure:
     """Turn what a tool wrote into a failure of ours: only its line of error, never the data that follows it."""
     line = error_line(stderr)
-    for pattern, reason in _INVALID:
-        if re.search(pattern, line):
-            return SourceInvalid(f"{what}: {line}", reason=reason)
+    for kind, known in ((SourceInvalid, _INVALID), (SourceUnavailable, _PASSING)):
+        for pattern, reason, remedy in known:
+            if re.search(pattern, line):
+                return kind(f"{what}: {line}" + (f" ({remedy})" if remedy else ""), reason=reason)
     return SourceUnavailable(f"{what}: {line}")
 
 
@@ -91,7 +100,7 @@ def error_line(stderr: str) -> str:
         line for line in lines if re.search(r"error|fatal|failed|refused|could not", line, re.IGNORECASE)
     ]
     line = (telling or lines or ["it ended without a word"])[0]
-    line = re.sub(r"^(psql|pg_dump|pg_restore)(:\S*)?:\s*", "", line)
+    line = re.sub(r"^(psql|pg_dump|pg_dumpall|pg_restore)(:\S*)?:\s*", "", line)
     return re.sub(r"^(?i:error|fatal):\s*", "", line)[:300]
 
 

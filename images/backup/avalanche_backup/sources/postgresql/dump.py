@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from avalanche_backup.errors import SourceUnavailable
 from avalanche_backup.sources.base import ProgressHook, Sink
@@ -18,6 +19,7 @@ TRAILER = b"-- PostgreSQL database dump complete"
 TRAILER_WITHIN = 512
 MAGIC_CUSTOM = b"PGDMP"
 LOCK_WAIT = "60s"
+GRACE_SECONDS = 2.0
 
 
 def run_pg_dump(
@@ -37,7 +39,13 @@ def run_pg_dump(
     errors = scratch / "pg_dump.errors"
     first, last = b"", b""
     done = 0
-    with errors.open("wb") as stderr, _running(_command(clients, source), environment, stderr) as process:
+    # The pipeline compresses: a Custom archive compressed by pg_dump would take one core for zlib.
+    form = ["--format=custom", "--compress=0"] if source.format == "Custom" else ["--format=plain"]
+    command = [*pg_dump(clients, source), *form]
+    with (
+        errors.open("wb") as stderr,
+        running(command, environment, stderr, stdout=subprocess.PIPE) as process,
+    ):
         for chunk in _chunks(process):
             first = first or chunk[:16]
             last = (last + chunk)[-TRAILER_WITHIN:]
@@ -46,12 +54,7 @@ def run_pg_dump(
             progress(done)
         status = process.wait()
     if status:
-        how = (
-            f"pg_dump was killed by signal {-status}"
-            if status < 0
-            else f"pg_dump ended with exit code {status}"
-        )
-        raise explain(tail(errors), how)
+        raise explain(tail(errors), ended("pg_dump", status))
     whole = first.startswith(MAGIC_CUSTOM) if source.format == "Custom" else TRAILER in last
     if not whole:
         raise SourceUnavailable(
@@ -59,20 +62,23 @@ def run_pg_dump(
         )
 
 
-def _command(clients: Clients, source: PostgresqlSource) -> list[str]:
-    chosen = [f"--schema={schema}" for schema in source.schemas]
-    left_out = [f"--exclude-table={table}" for table in source.exclude_tables]
-    # The pipeline compresses: a Custom archive compressed by pg_dump would take one core for zlib.
-    form = ["--format=custom", "--compress=0"] if source.format == "Custom" else ["--format=plain"]
+def pg_dump(clients: Clients, source: PostgresqlSource) -> list[str]:
+    """Give the command of a dump, but for its format."""
     return [
         clients.tool("pg_dump"),
         "--no-password",
         f"--lock-wait-timeout={LOCK_WAIT}",
         "--no-subscriptions",  # a restored copy must not pull from the publisher
-        *form,
-        *chosen,
-        *left_out,
+        *(f"--schema={schema}" for schema in source.schemas),
+        *(f"--exclude-table={table}" for table in source.exclude_tables),
     ]
+
+
+def ended(tool: str, status: int) -> str:
+    """Say how a tool ended."""
+    if status < 0:
+        return f"{tool} was killed by signal {-status}"
+    return f"{tool} ended with exit code {status}"
 
 
 def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
@@ -84,20 +90,21 @@ def _chunks(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 
 
 @contextmanager
-def _running(
-    command: list[str], environment: dict[str, str], stderr: object
+def running(
+    command: list[str], environment: dict[str, str], stderr: BinaryIO, stdout: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a tool, and leave none behind: jobs of pg_dump end with their parent, which is asked first."""
     process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=stderr,  # type: ignore[call-overload]
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
     )
     try:
         yield process
     finally:
         if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
             process.kill()
         process.wait()
-        process.stdout.close()
+        if process.stdout is not None:
+            process.stdout.close()

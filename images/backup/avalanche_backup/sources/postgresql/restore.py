@@ -1,8 +1,8 @@
 """Feeding a dump to psql, as one transaction: the database is the old one, or the new one.
 
 psql gets our own ``\\restrict`` first, so that nothing in a dump is a command of psql's (CVE-2025-8714); the one
-that pg_dump wrote is taken out, because they do not nest. psql is killed before it sees the end of a dump that
-turned out to be damaged, and a transaction without its COMMIT is rolled back.
+that pg_dump wrote is taken out, because they do not nest; so is a setting that an older server does not know. psql is
+killed before it sees the end of a dump that turned out to be damaged, and a transaction without its COMMIT is rolled back.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import secrets
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from avalanche_backup.errors import RestoreFailed
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import error_line, tail
+from avalanche_backup.sources.postgresql.questions import MARKER
+from avalanche_backup.sources.postgresql.target import KNOWS_TRANSACTION_TIMEOUT, remedy_for
 
 HEAD = 4096
 """Within so many bytes at either end stand the lines that pg_dump wrote for psql."""
 CHUNK = 1024 * 1024
 _RESTRICT = re.compile(rb"^\\restrict [A-Za-z0-9]+\r?\n", re.MULTILINE)
+_TIMEOUT = b"SET transaction_timeout = 0;\n"
+"""Written by pg_dump and pg_restore since 17 for whatever server, and unknown to servers before 17."""
 _UNRESTRICT = re.compile(rb"^\\unrestrict [A-Za-z0-9]+\r?\n", re.MULTILINE)
 
 FIRST_OWN_OID = 16384
@@ -54,6 +58,7 @@ BEGIN
       AND o.type <> 'default acl' AND o.identity IS NOT NULL
       AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.objsubid = 0 AND e.deptype IN ('e', 'i'))
   LOOP EXECUTE format('DROP %s IF EXISTS %s CASCADE', found.type, found.identity); END LOOP;
+  DROP SCHEMA IF EXISTS {marker} CASCADE;
   IF {everything} THEN PERFORM lo_unlink(oid) FROM pg_largeobject_metadata; END IF;
 END
 $avalanche$;
@@ -72,20 +77,33 @@ def clearing(schemas: tuple[str, ...]) -> str:
         chosen=f"n.nspname IN ({quoted})" if schemas else "true",
         everything="false" if schemas else "true",
         outside=outside,
+        marker=MARKER,
     )
 
 
-def plain_sql(
-    clients: Clients, environment: dict[str, str], chunks: Iterator[bytes], custom: bool
-) -> Iterator[bytes]:
-    """Give the SQL of a dump; a Custom archive is turned into it by pg_restore."""
-    return _from_archive(clients, environment, chunks) if custom else chunks
+def sql_of_archive(clients: Clients, environment: dict[str, str], chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Give the SQL of a Custom archive, as pg_restore writes it."""
+    failures: list[BaseException] = []
+    with _pg_restore(clients, environment, "-", subprocess.PIPE) as process:
+        feeder = threading.Thread(target=_feed_archive, args=(process, chunks, failures), name="archive")
+        feeder.start()
+        try:
+            yield from _output_of(process, feeder, failures)
+        finally:
+            process.kill()
+            feeder.join()
+
+
+def sql_of_directory(clients: Clients, environment: dict[str, str], folder: Path) -> Iterator[bytes]:
+    """Give the SQL of a Directory archive."""
+    with _pg_restore(clients, environment, str(folder), subprocess.DEVNULL) as process:
+        yield from _output_of(process, None, [])
 
 
 def run_psql(
     clients: Clients, environment: dict[str, str], sql: Iterator[bytes], *, preamble: str, scratch: Path
 ) -> None:
-    """Run ``preamble`` and ``sql`` in one transaction.
+    """Run ``preamble`` and ``sql`` (of :func:`prepared`) in one transaction.
 
     :raises RestoreFailed: the server refused something; everything was rolled back.
     """
@@ -99,7 +117,7 @@ def run_psql(
         )
         try:
             with suppress(BrokenPipeError):
-                _feed(process, _wrapped(unrestricted(sql), preamble, token))
+                _feed(process, _wrapped(sql, preamble, token))
             status = process.wait()
         finally:
             if process.poll() is None:  # a damaged dump: psql must not see its end
@@ -109,29 +127,35 @@ def run_psql(
                 with suppress(BrokenPipeError):
                     process.stdin.close()
     if status:
+        line = error_line(tail(errors))
         raise RestoreFailed(
-            f"psql stopped: {error_line(tail(errors))}. Everything was rolled back: the database is as it was",
+            f"psql stopped: {line}{remedy_for(line)}. Everything was rolled back: the database is as it was",
             reason="RestoreRolledBack",
         )
 
 
-def unrestricted(sql: Iterator[bytes]) -> Iterator[bytes]:
-    """Give a dump without the ``\\restrict`` of its head and the ``\\unrestrict`` of its end; the rest is untouched."""
+def prepared(sql: Iterator[bytes], server_major: int) -> Iterator[bytes]:
+    """Give a dump without the ``\\restrict`` of its head and the ``\\unrestrict`` of its end, fit for an older server.
+
+    The rest is untouched.
+    """
     held = b""
     headed = False
     for chunk in sql:
         held += chunk
         if not headed and len(held) >= HEAD:
-            held, headed = _without_head(held), True
+            held, headed = _without_head(held, server_major), True
         if headed and len(held) > HEAD:
             yield held[:-HEAD]
             held = held[-HEAD:]
     if not headed:
-        held = _without_head(held)
+        held = _without_head(held, server_major)
     yield _UNRESTRICT.sub(b"", held)
 
 
-def _without_head(data: bytes) -> bytes:
+def _without_head(data: bytes, server_major: int) -> bytes:
+    if server_major < KNOWS_TRANSACTION_TIMEOUT:
+        data = data[:HEAD].replace(_TIMEOUT, b"", 1) + data[HEAD:]
     found = _RESTRICT.search(data, 0, HEAD)
     before = data[: found.start()] if found else b"?"
     comments_only = all(not line or line.startswith(b"--") for line in before.splitlines())
@@ -152,28 +176,45 @@ def _feed(process: subprocess.Popen[bytes], sql: Iterator[bytes]) -> None:
     process.stdin.close()
 
 
-def _from_archive(clients: Clients, environment: dict[str, str], chunks: Iterator[bytes]) -> Iterator[bytes]:
-    command = [clients.tool("pg_restore"), "--exit-on-error", "--file=-"]
+@contextmanager
+def _pg_restore(
+    clients: Clients, environment: dict[str, str], archive: str, stdin: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [
+        clients.tool("pg_restore"),
+        "--exit-on-error",
+        "--file=-",
+        *([archive] if archive != "-" else []),
+    ]
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    failures: list[BaseException] = []
-    feeder = threading.Thread(target=_feed_archive, args=(process, chunks, failures), name="archive")
-    feeder.start()
     try:
-        while process.stdout is not None and (chunk := process.stdout.read(CHUNK)):
-            yield chunk
-        said = process.stderr.read().decode(errors="replace") if process.stderr is not None else ""
-        status = process.wait()
-        feeder.join()
-        if failures:
-            raise failures[0]
-        if status:
-            raise RestoreFailed(f"pg_restore stopped: {error_line(said)}", reason="RestoreRolledBack")
+        yield process
     finally:
         process.kill()
         process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _output_of(
+    process: subprocess.Popen[bytes], feeder: threading.Thread | None, failures: list[BaseException]
+) -> Iterator[bytes]:
+    while process.stdout is not None and (chunk := process.stdout.read(CHUNK)):
+        yield chunk
+    said = process.stderr.read().decode(errors="replace") if process.stderr is not None else ""
+    status = process.wait()
+    if feeder is not None:
         feeder.join()
+    if failures:
+        raise failures[0]
+    if status:
+        raise RestoreFailed(
+            f"pg_restore stopped: {error_line(said)}. Everything was rolled back: the database is as it was",
+            reason="RestoreRolledBack",
+        )
 
 
 def _feed_archive(

@@ -2,89 +2,93 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid
-from avalanche_backup.sources.base import Dump, Inspection, ProgressHook, Sink, TargetState
-from avalanche_backup.sources.postgresql.clients import Clients, choose_clients, installed_clients
+from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid
+from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.postgresql.clients import (
+    Clients,
+    dumping_clients,
+    installed_clients,
+    restoring_clients,
+)
 from avalanche_backup.sources.postgresql.connection import connection_environment, query
+from avalanche_backup.sources.postgresql.directory import dump_directory, unpack
 from avalanche_backup.sources.postgresql.dump import run_pg_dump
-from avalanche_backup.sources.postgresql.restore import clearing, plain_sql, run_psql
+from avalanche_backup.sources.postgresql.globals import run_pg_dumpall
+from avalanche_backup.sources.postgresql.parallel import incomplete, restore_in_parallel, unmark
+from avalanche_backup.sources.postgresql.questions import ABILITIES, ABOUT, MARKER, RELATIONS, ROLES, SERVER
+from avalanche_backup.sources.postgresql.restore import (
+    clearing,
+    prepared,
+    run_psql,
+    sql_of_archive,
+    sql_of_directory,
+)
+from avalanche_backup.sources.postgresql.target import KNOWS_TRANSACTION_TIMEOUT, check_jobs, check_target
 from avalanche_contract.request import PostgresqlSource
 
 FACTS_MAX = 500
-# Settings with a dot are the application's own, and may hold anything: they are left out.
-_USER_SCHEMAS = "nspname !~ '^pg_' AND nspname <> 'information_schema'"
-_SERVER = "SELECT json_build_object('number', current_setting('server_version_num')::int)"
-_ABOUT = r"""SELECT json_build_object('size', pg_database_size(current_database()),
- 'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype,
- 'owner', pg_get_userbyid(datdba), 'extensions', (SELECT coalesce(json_agg(extname ORDER BY extname), '[]') FROM pg_extension),
- 'settings', (SELECT coalesce(json_agg(s), '[]') FROM pg_db_role_setting, unnest(setconfig) AS s WHERE s !~ '^[^=]*\.' AND setdatabase = d.oid AND setrole = 0))
- FROM pg_database AS d WHERE datname = current_database()"""
-_RELATIONS = f"""SELECT json_build_object('relations', (SELECT coalesce(json_agg(format('%s.%s', nspname, relname) ORDER BY nspname, relname), '[]')
- FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND {_USER_SCHEMAS}
- AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')),
- 'tables', (SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace WHERE relkind IN ('r', 'p', 'm') AND {_USER_SCHEMAS}),
- 'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
- 'sessions', (SELECT coalesce(json_agg(format('%s sessions of %s', count, usename)), '[]') FROM (SELECT usename, count(*) FROM pg_stat_activity
- WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' GROUP BY usename ORDER BY usename) AS s))"""  # noqa: S608 - nothing but our own text is put in
+_EXTENSIONS = {"Plain": ".sql", "Custom": ".dump", "Directory": ".tar"}
 
 
 class PostgresqlDatabase:
-    """One database, reached with the newest installed clients."""
+    """One database, reached by the installed clients that fit."""
 
     kind = "postgresql"
 
     def __init__(self, request: PostgresqlSource, scratch: Path) -> None:
         self._request, self._scratch = request, scratch
         self.name = request.name
-        self.extension = ".dump" if request.format == "Custom" else ".sql"
+        self.format: str = request.format
+        self.extension = _EXTENSIONS[request.format]
+        self.beside: Beside | None = Beside("globals", "_globals.sql") if request.include_globals else None
         self.target = f"postgresql://{request.host}:{request.port}/{request.database}"
 
     def inspect(self, *, estimate: bool = True) -> Inspection:
         """Reach the server, and check that a client fits and that there is something to dump."""
         del estimate
-        major = self._server // 10000
-        choose_clients(self._installed, major)
-        found = self._ask(_RELATIONS)
-        if not found["relations"] and not found["large_objects"]:
-            raise SourceInvalid(
-                f"{self.target} holds no table and no large object: an empty database is not backed up; "
-                "is this the right one?",
-                reason="SourceEmpty",
-            )
-        return Inspection(f"PostgreSQL {major}.{self._server % 10000}", self._ask(_ABOUT)["size"])
+        dumping_clients(self._installed, self._major)
+        self._look()
+        return Inspection(f"PostgreSQL {self._version}", self._ask(ABOUT)["size"])
 
-    def dump(self, sink: Sink, *, index: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
-        """Run pg_dump into ``sink``; a database has no index."""
-        del index
-        clients = choose_clients(self._installed, self._server // 10000)
-        about, found = self._ask(_ABOUT), self._ask(_RELATIONS)
+    def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
+        """Run pg_dump into ``sink``; the server's globals go into ``beside`` first, where they are asked for."""
+        clients = dumping_clients(self._installed, self._major)
+        if beside is not None:
+            run_pg_dumpall(clients, self._environment, beside, scratch)
+        about, found = self._ask(ABOUT), self._look()
         moment = datetime.now(UTC)
-        run_pg_dump(clients, self._environment, self._request, sink, scratch=scratch, progress=progress)
-        version = f"{self._server // 10000}.{self._server % 10000}"
+        dump = dump_directory if self.format == "Directory" else run_pg_dump
+        dump(clients, self._environment, self._request, sink, scratch=scratch, progress=progress)
         return Dump(
             snapshot_time=moment,
             statistics={"tables": found["tables"], "large_objects": found["large_objects"], "database_bytes": about["size"]},
-            tools={"pg_dump": clients.version, "postgresql": version},
-            recreate={**about, "server_version": version, "schemas": list(self._request.schemas)},
+            tools={"pg_dump": clients.version, "postgresql": self._version},
+            recreate={**about, **self._roles(), "server_version": self._version, "pg_dump": clients.version,
+                      "schemas": list(self._request.schemas)},
             files_included=tuple(found["relations"][:100]),
         )  # fmt: skip
 
-    def inspect_target(self) -> TargetState:
-        """See what the database holds, and who is in it."""
-        found = self._ask(_RELATIONS)
+    def inspect_target(self, artifact: Mapping[str, Any]) -> TargetState:
+        """See what the database holds, who is in it, and whether the artifact can be restored there."""
+        clients = self._restoring_clients(artifact)
+        check_target(artifact, self._ask(ABILITIES))
+        check_jobs(artifact, self._request.jobs, clients, self._major)
+        found = self._ask(RELATIONS)
         relations = [str(each) for each in found["relations"]]
+        mark = "; a restore into it did not end" if found["incomplete"] else ""
         if not relations and not found["large_objects"]:
-            return TargetState("Empty", "an empty database", used_by=tuple(found["sessions"]))
+            return TargetState("Empty", f"an empty database{mark}", used_by=tuple(found["sessions"]))
         large = f" and {found['large_objects']} large objects" if found["large_objects"] else ""
         return TargetState(
             "HoldsData",
-            f"{len(relations)} tables, views and sequences{large}",
+            f"{len(relations)} tables, views and sequences{large}{mark}",
             facts=tuple(relations[:FACTS_MAX]),
             used_by=tuple(found["sessions"]),
         )
@@ -98,33 +102,87 @@ class PostgresqlDatabase:
         scratch: Path,
         progress: ProgressHook,
     ) -> str:
-        """Replace what the database holds by what the dump holds, in one transaction."""
+        """Replace what the database holds by what the dump holds: in one transaction, unless jobs were asked for."""
         if paths:
             raise RestoreRefused(
                 "paths choose a part of files; a database comes back whole", reason="PathsNotFound"
             )
-        clients = self._restoring_clients()
-        recreate, statistics = artifact.get("recreate") or {}, artifact.get("statistics") or {}
-        custom = artifact.get("format") == "Custom"
-        sql = plain_sql(clients, self._environment, _counted(chunks, progress), custom)
-        preamble = clearing(tuple(recreate.get("schemas") or ()))
-        run_psql(clients, self._environment, sql, preamble=preamble, scratch=scratch)
-        return self._check(statistics)
+        clients = self._restoring_clients(artifact)
+        counted, folder = _counted(chunks, progress), scratch / "directory"
+        try:
+            if (
+                artifact.get("format") == "Directory"
+            ):  # every byte is read and found right before the target is touched
+                unpack(counted, folder, int(artifact.get("source_bytes") or 0))
+            tables = self._fill(clients, counted, folder, artifact)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return f"{tables} tables are back in {self.target}{_warning(clients)}"
 
-    def _check(self, statistics: Mapping[str, Any]) -> str:
-        found, wanted = self._ask(_RELATIONS)["tables"], statistics.get("tables")
+    def _fill(
+        self, clients: Clients, chunks: Iterator[bytes], folder: Path, artifact: Mapping[str, Any]
+    ) -> int:
+        schemas, jobs = tuple((artifact.get("recreate") or {}).get("schemas") or ()), self._request.jobs
+        if artifact.get("format") == "Directory" and jobs > 1:
+            restore_in_parallel(
+                clients, self._environment, folder, jobs=jobs, schemas=schemas, scratch=folder.parent
+            )
+            return self._finish(clients, artifact)
+        sql = chunks
+        if artifact.get("format") == "Directory":
+            sql = sql_of_directory(clients, self._environment, folder)
+        elif artifact.get("format") == "Custom":
+            sql = sql_of_archive(clients, self._environment, chunks)
+        sql = prepared(sql, self._major)
+        run_psql(clients, self._environment, sql, preamble=clearing(schemas), scratch=folder.parent)
+        return self._check(artifact)
+
+    def _finish(self, clients: Clients, artifact: Mapping[str, Any]) -> int:
+        try:
+            tables = self._check(artifact)
+            unmark(clients, self._environment)
+        except Failure as failure:
+            raise incomplete(failure.message) from None
+        return tables
+
+    def _check(self, artifact: Mapping[str, Any]) -> int:
+        found = int(self._ask(RELATIONS)["tables"])
+        wanted = (artifact.get("statistics") or {}).get("tables")
         if wanted is not None and found < wanted:
             raise RestoreFailed(f"{self.target} holds {found} tables after the restore, the backup {wanted}")
-        return f"{found} tables are back in {self.target}"
+        return found
 
-    def _restoring_clients(self) -> Clients:
-        clients = choose_clients(self._installed, self._server // 10000)
-        if not clients.restricts:
-            raise RestoreRefused(
-                f"psql {clients.version} would run commands hidden in a dump (CVE-2025-8714): update PostgreSQL's clients",
-                reason="ClientTooOld",
+    def _look(self) -> Any:
+        """See what there is to dump.
+
+        :raises SourceInvalid: nothing, or a part of something.
+        """
+        found = self._ask(RELATIONS)
+        if found["incomplete"]:
+            raise SourceInvalid(
+                f"{self.target} has the schema {MARKER}: a restore into it did not end; restore again",
+                reason="RestoreIncomplete",
             )
-        return clients
+        if not found["relations"] and not found["large_objects"]:
+            raise SourceInvalid(
+                f"{self.target} holds no table and no large object: an empty database is not backed up; "
+                "is this the right one?",
+                reason="SourceEmpty",
+            )
+        return found
+
+    def _roles(self) -> Mapping[str, Any]:
+        """Give the roles that a restore needs; not of a part, which may need fewer than the whole database."""
+        part = self._request.schemas or self._request.exclude_tables
+        found: Mapping[str, Any] = {} if part else self._ask(ROLES)
+        return found
+
+    def _restoring_clients(self, artifact: Mapping[str, Any]) -> Clients:
+        """Give the clients for a restore; by several jobs, pg_restore itself talks to the server, and must fit it."""
+        written_by = _written_by(artifact)
+        old = self._request.jobs > 1 and self._major < KNOWS_TRANSACTION_TIMEOUT
+        fitting = [each for each in self._installed if written_by <= each.major < KNOWS_TRANSACTION_TIMEOUT]
+        return restoring_clients(fitting if old and fitting else self._installed, written_by)
 
     def _ask(self, sql: str) -> Any:
         return query(max(self._installed), self._environment, sql)
@@ -139,7 +197,27 @@ class PostgresqlDatabase:
 
     @cached_property
     def _server(self) -> int:
-        return int(self._ask(_SERVER)["number"])
+        return int(self._ask(SERVER)["number"])
+
+    @property
+    def _major(self) -> int:
+        return self._server // 10000
+
+    @property
+    def _version(self) -> str:
+        return f"{self._major}.{self._server % 10000}"
+
+
+def _written_by(artifact: Mapping[str, Any]) -> int:
+    """Give the major of the pg_dump that wrote an artifact; 0 where the metadata does not say."""
+    major = str((artifact.get("recreate") or {}).get("pg_dump") or "").partition(".")[0]
+    return int(major) if major.isdecimal() else 0
+
+
+def _warning(clients: Clients) -> str:
+    if clients.patched:
+        return ""
+    return f"; PostgreSQL's clients {clients.version} lack fixes against crafted dumps (CVE-2026-116314): update them"
 
 
 def _counted(chunks: Iterator[bytes], progress: ProgressHook) -> Iterator[bytes]:

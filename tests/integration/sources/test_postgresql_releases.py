@@ -1,0 +1,136 @@
+"""Every release against every newer one, in every format: dumped by the clients that fit, restored, compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from avalanche_backup.errors import RestoreRefused
+from avalanche_backup.sources.postgresql.clients import ENV_CLIENTS
+from avalanche_contract.request import DirectoryStorage, PostgresqlSource
+from avalanche_contract.result import Result
+from tests.integration import releases, servers
+from tests.integration.conftest import EDNA, FINGERPRINT, source_of
+from tests.integration.runs import Runner
+from tests.integration.servers import Postgres
+
+FORMATS = ("Plain", "Custom", "Directory")
+PAIRS = [(15, 15), (15, 17), (15, 18), (17, 17), (17, 18), (18, 18)]
+
+
+class Fleet:
+    """A server of each release with one eDNA database, and one backup of it in each format, made when first asked for."""
+
+    def __init__(self, running: dict[int, Postgres], root: Path) -> None:
+        (root / "volume").mkdir()
+        self.servers = running
+        self.runner = Runner(DirectoryStorage(name="volume", root=str(root / "volume")), root / "scratch")
+        self._made: dict[tuple[int, str], Result] = {}
+        self._fingerprints: dict[int, str] = {}
+
+    def source(self, major: int, form: str = "Plain", database: str = "edna releases") -> PostgresqlSource:
+        """Give the source on one server."""
+        jobs = 2 if form == "Directory" else 1
+        return source_of(self.servers[major], database).model_copy(update={"format": form, "jobs": jobs})
+
+    def backup(self, major: int, form: str) -> Result:
+        """Give the backup of one release in one format."""
+        if (major, form) not in self._made:
+            self._made[major, form] = self.runner.backup(self.source(major, form))
+        return self._made[major, form]
+
+    def fingerprint(self, major: int) -> str:
+        """Give what the source is."""
+        if major not in self._fingerprints:
+            self._fingerprints[major] = self.servers[major].psql("edna releases", FINGERPRINT)
+        return self._fingerprints[major]
+
+    def target(self, major: int, name: str, jobs: int = 1) -> PostgresqlSource:
+        """Give an empty database on one server."""
+        self.servers[major].psql("postgres", f'CREATE DATABASE "{name}"')
+        return self.source(major, database=name).model_copy(update={"jobs": jobs})
+
+
+@pytest.fixture(scope="module")
+def fleet(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with ExitStack() as stack:
+        running = {15: postgres}
+        for major in releases.SUITES:
+            folder = tmp_path_factory.mktemp(f"postgres-{major}")
+            programs = stack.enter_context(releases.installed(major))
+            running[major] = stack.enter_context(servers.postgres(folder, programs))
+        for server in running.values():
+            server.psql("postgres", 'CREATE DATABASE "edna releases"')
+            server.psql("edna releases", EDNA)
+        yield Fleet(running, tmp_path_factory.mktemp("releases"))
+
+
+@pytest.fixture(autouse=True)
+def clients(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_PASSWORD", servers.PASSWORD)
+    use_clients(fleet, monkeypatch, 15, 17, 18)
+
+
+def use_clients(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, *majors: int) -> None:
+    monkeypatch.setenv(ENV_CLIENTS, os.pathsep.join(str(fleet.servers[each].binaries) for each in majors))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("origin", "destination"), PAIRS)
+def test_a_release_comes_back_in_itself_and_in_a_newer_one(
+    fleet: Fleet, origin: int, destination: int, form: str
+) -> None:
+    made = fleet.backup(origin, form)
+    target = fleet.target(destination, f"{form} of {origin}")
+    fleet.runner.execute(made, target, None)
+    assert fleet.servers[destination].psql(target.database, FINGERPRINT) == fleet.fingerprint(origin)
+
+
+@pytest.mark.parametrize("major", [15, 17, 18])
+def test_a_dump_is_made_by_the_clients_of_the_servers_own_release(fleet: Fleet, major: int) -> None:
+    made = fleet.backup(major, "Custom")
+    tools = fleet.runner.metadata(made).tools
+    assert tools["pg_dump"].partition(".")[0] == tools["postgresql"].partition(".")[0] == str(major)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_newer_clients_alone_bring_an_older_server_back(
+    fleet: Fleet, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the backup image: pg_dump 17 writes a setting that PostgreSQL 15 does not know."""
+    use_clients(fleet, monkeypatch, 17)
+    made = fleet.runner.backup(fleet.source(15, form))
+    target = fleet.target(15, f"{form} by newer clients")
+    fleet.runner.execute(made, target, None)
+    assert fleet.servers[15].psql(target.database, FINGERPRINT) == fleet.fingerprint(15)
+
+
+@pytest.mark.parametrize("major", [15, 17, 18])
+def test_several_jobs_restore_a_directory(fleet: Fleet, major: int) -> None:
+    target = fleet.target(major, "by jobs", jobs=3)
+    fleet.runner.execute(fleet.backup(major, "Directory"), target, None)
+    assert fleet.servers[major].psql(target.database, FINGERPRINT) == fleet.fingerprint(major)
+
+
+def test_a_dump_of_newer_clients_is_refused_by_older_ones(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fleet.backup(17, "Custom")
+    use_clients(fleet, monkeypatch, 15)
+    with pytest.raises(RestoreRefused) as refused:
+        fleet.runner.plan(made, fleet.target(15, "by older clients"))
+    assert refused.value.reason == "ClientTooOld" and "pg_dump 17" in refused.value.message
+
+
+def test_several_jobs_of_newer_clients_are_refused_on_an_older_server(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fleet.backup(15, "Directory")
+    use_clients(fleet, monkeypatch, 17)
+    with pytest.raises(RestoreRefused) as refused:
+        fleet.runner.plan(made, fleet.target(15, "by newer jobs", jobs=2))
+    assert refused.value.reason == "JobsNotPossible"
