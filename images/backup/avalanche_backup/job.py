@@ -97,7 +97,7 @@ def main() -> int:
     log.info("started")
     ended: Result | BaseException
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
+        _make(scratch)
         ended = _run(request, report, scratch)
         report.end()
     except BaseException as error:  # the edge: whatever it was, the result says so
@@ -108,6 +108,16 @@ def main() -> int:
     code = _end(request, ended)
     log.info("ended", exit_code=code)
     return code
+
+
+def _make(scratch: Path) -> None:
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageInvalid(
+            f"scratch {scratch.parent} cannot be written: {error.strerror}. See podTemplate.scratch",
+            reason="ScratchUnusable",
+        ) from None
 
 
 def _run(request: Request, report: LogReport, scratch: Path) -> Result:

@@ -54,6 +54,16 @@ SecretKeyName = Annotated[
     Field(min_length=1, max_length=253, pattern=r"^([-_a-zA-Z0-9]|\.[-_a-zA-Z0-9])[-._a-zA-Z0-9]*$"),
 ]
 """As Kubernetes names keys: it becomes a file's name, so there is no ``/``, and no ``..`` at its beginning."""
+Quantity = Annotated[
+    int | str,
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": r"^[+]?([0-9]+|[0-9]+[.][0-9]*|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+            "maxLength": 32,
+        }
+    ),
+]
 RelativePath = Annotated[
     str,
     Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field
 
 from avalanche_contract.names import BackupType
 from avalanche_operator.api.common import (
@@ -17,6 +17,7 @@ from avalanche_operator.api.common import (
     Moment,
     Name,
     ProbeStatus,
+    Quantity,
     RecipientsReference,
     RelativePath,
     SecretKeyName,
@@ -25,6 +26,7 @@ from avalanche_operator.api.common import (
     rule,
     rules,
 )
+from avalanche_operator.api.scratch import Scratch
 
 
 class DatabaseCredentials(ApiModel):
@@ -41,6 +43,15 @@ class DatabaseCredentials(ApiModel):
 class Postgresql(ApiModel):
     """One PostgreSQL database."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.jobs) || self.jobs == 1 || (has(self.format) && self.format == 'Directory')",
+                "jobs above 1 need format: Directory; Plain and Custom are written by one job",
+            )
+        )
+    )
+
     host: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9._:-]+$")]
     """The server's name or address."""
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
@@ -53,8 +64,12 @@ class Postgresql(ApiModel):
     """As libpq's `sslmode`; `verify-full` wants `caSecretRef`."""
     ca_secret_ref: KeyReference | None = None
     """The certificate authority of the server, as PEM."""
-    format: Literal["Plain", "Custom"] = "Plain"
-    """`Plain` is SQL that psql reads; `Custom` is the archive of pg_restore."""
+    format: Literal["Plain", "Custom", "Directory"] = "Plain"
+    """`Plain` is SQL that psql reads; `Custom` is the archive of pg_restore; `Directory` is its folder, dumped by several jobs in scratch and stored as a tar."""
+    jobs: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many tables are dumped at a time, with format `Directory`; each needs a connection more."""
+    include_globals: bool = False
+    """Back up the roles and tablespaces of the server besides, without passwords. They are not restored unasked."""
     schemas: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=64)
     ] = ()
@@ -171,16 +186,6 @@ class PolicyEncryption(ApiModel):
     """A Secret with what opens backups again: mounted into the pods of restores, never into those of backups. It need not exist before there is one."""
 
 
-Quantity = Annotated[
-    int | str,
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "pattern": r"^[+]?([0-9]+|[0-9]+[.][0-9]*|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
-            "maxLength": 32,
-        }
-    ),
-]
 Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
@@ -237,6 +242,13 @@ class PodTemplate(ApiModel):
     """Groups besides, for files that a group may read."""
     labels: Labels | None = None
     annotations: Annotations | None = None
+    scratch: Scratch | None = None
+    """The folder for temporary files; left out, an emptyDir without a limit."""
+
+    @property
+    def without_scratch(self) -> PodTemplate:
+        """For a pod that looks and moves no data: no volume is made for it."""
+        return self.model_copy(update={"scratch": None})
 
 
 Schedule = Annotated[
@@ -268,7 +280,12 @@ class BackupPolicySpec(ApiModel):
             rule(
                 "!has(self.jitterSeconds) || self.jitterSeconds == 0 || self.schedule.matches('^ *(@|H |[0-9]+ )')",
                 "jitterSeconds needs a schedule whose minute is one number: the others are spread already",
-            )
+            ),
+            rule(
+                "!has(self.podTemplate) || !has(self.podTemplate.scratch) || !has(self.podTemplate.scratch.ephemeral)"
+                " || self.sources.all(each, has(each.postgresql))",
+                "podTemplate.scratch.ephemeral is for policies whose sources are all postgresql: use sizeLimit",
+            ),
         )
     )
 

@@ -48,6 +48,8 @@ class PostgresqlTarget(ApiModel):
     """Another database; it must exist."""
     credentials_secret_ref: DatabaseCredentials | None = None
     """Another Secret with user and password."""
+    jobs: Annotated[int, Field(ge=1, le=16)] = 1
+    """More than one restores a backup of format `Directory` by so many sessions: faster, and NOT in one transaction. The database is marked until it is whole."""
 
 
 class Target(ApiModel):

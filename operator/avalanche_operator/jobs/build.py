@@ -12,6 +12,7 @@ from avalanche_contract.exitcodes import PERMANENT
 from avalanche_contract.request import Request, dump_request, escape_environment, request_sha256
 from avalanche_operator.api.common import ApiModel
 from avalanche_operator.api.policy import PodTemplate
+from avalanche_operator.api.scratch import Scratch
 from avalanche_operator.jobs.mounts import Mounts
 
 Object = dict[str, Any]
@@ -172,7 +173,7 @@ def _pod(plan: JobPlan) -> Object:
         "terminationGracePeriodSeconds": 60,
         "securityContext": _security(plan),
         "containers": [_container(plan)],
-        "volumes": _volumes(plan.mounts),
+        "volumes": [*_volumes(plan.mounts), _scratch(plan.template.scratch), {"name": "tmp", "emptyDir": {}}],
         **{name: value for name, value in optional.items() if value},
     }
 
@@ -194,11 +195,16 @@ def _security(plan: JobPlan) -> Object:
     template, placement = plan.template, plan.placement
     user = template.run_as_user or placement.run_as_user or USER
     groups = sorted({*template.supplemental_groups, *placement.supplemental_groups})
+    group = template.run_as_group or placement.run_as_group or user
+    # A volume of its own belongs to root until its group is set; that of a claim's files is not ours to change.
+    own_scratch = template.scratch is not None and template.scratch.ephemeral is not None
+    grouped = own_scratch and not plan.mounts.claims
     return {
         "runAsNonRoot": True,
         "runAsUser": user,
-        "runAsGroup": template.run_as_group or placement.run_as_group or user,
+        "runAsGroup": group,
         "seccompProfile": {"type": "RuntimeDefault"},
+        **({"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"} if grouped else {}),
         **({"supplementalGroups": groups} if groups else {}),
     }
 
@@ -260,7 +266,20 @@ def _volumes(mounts: Mounts) -> list[Object]:
         items = [{"key": key, "path": key} for key in keys]
         source = {"name": secret, "optional": True, "items": items}
         found.append({"name": _volume("secret", secret), "projected": {"sources": [{"secret": source}]}})
-    return [*found, {"name": "scratch", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    return found
+
+
+def _scratch(wanted: Scratch | None) -> Object:
+    if wanted is None or wanted.ephemeral is None:
+        limit = {"sizeLimit": wanted.size_limit} if wanted and wanted.size_limit else {}
+        return {"name": "scratch", "emptyDir": limit}
+    claim: Object = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": wanted.ephemeral.size}},
+    }
+    if wanted.ephemeral.storage_class_name:
+        claim["storageClassName"] = wanted.ephemeral.storage_class_name
+    return {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
 
 
 def _volume_mounts(mounts: Mounts) -> list[Object]:

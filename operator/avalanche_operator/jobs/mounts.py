@@ -227,6 +227,8 @@ def _postgresql(name: str, found: Postgresql) -> tuple[Source, Mounts]:
         ssl_mode=found.ssl_mode,
         ca_file=ca,
         format=found.format,
+        jobs=found.jobs,
+        include_globals=found.include_globals,
         schemas=found.schemas,
         exclude_tables=found.exclude_tables,
     )

@@ -173,7 +173,7 @@ def probe_job(applied: Applied, number: int) -> JobPlan:
         request=request,
         mounts=mounts,
         image=applied.settings.backup_image,
-        template=applied.spec.pod_template,
+        template=applied.spec.pod_template.without_scratch,
         placement=applied.placement,
         deadline_seconds=DEADLINE_SECONDS,
     )

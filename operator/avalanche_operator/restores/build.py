@@ -86,7 +86,7 @@ def _job(prepared: Prepared, mode: Literal["Plan", "Execute"], placement: Placem
         request=restore_request(prepared, mode),
         mounts=prepared.mounts(mode),
         image=prepared.settings.backup_image,
-        template=prepared.policy.pod_template,
+        template=prepared.policy.pod_template if execute else prepared.policy.pod_template.without_scratch,
         placement=placement,
         deadline_seconds=prepared.policy.active_deadline_seconds if execute else PLAN_SECONDS,
         backoff_limit=0 if execute else 2,

@@ -9,7 +9,12 @@ from typing import Any
 from avalanche_contract.names import policy_prefix
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.api.policy import BackupPolicySpec, PolicySource
-from avalanche_operator.api.restore import FromPolicy, PinnedBackup, RestoreRequestSpec, Target
+from avalanche_operator.api.restore import (
+    FromPolicy,
+    PinnedBackup,
+    RestoreRequestSpec,
+    Target,
+)
 
 Object = dict[str, Any]
 
@@ -50,7 +55,7 @@ def chosen_sources(
     :raises RestoreImpossible: a source is neither in the backup nor in the policy, or the target does not fit.
     """
     known = {each.name: each for each in policy.sources}
-    sources = [known[name] for name in _wanted(spec, known, backup)]
+    sources = [_by_one_job(known[name]) for name in _wanted(spec, known, backup)]
     if spec.target is None:
         return tuple(sources)
     _refuse_unused(spec.target, sources)
@@ -68,7 +73,7 @@ def redirect(source: PolicySource, target: Target) -> PolicySource:
     if source.postgresql is not None:
         if target.postgresql is None:
             raise _unfitting(source, "postgresql")
-        changes = {name: value for name in ("host", "port", "database", "credentials_secret_ref")
+        changes = {name: value for name in ("host", "port", "database", "credentials_secret_ref", "jobs")
                    if (value := getattr(target.postgresql, name)) is not None}  # fmt: skip
         return source.model_copy(update={"postgresql": source.postgresql.model_copy(update=changes)})
     claim = {"claim": target.claim} if target.claim is not None else {}
@@ -80,6 +85,13 @@ def redirect(source: PolicySource, target: Target) -> PolicySource:
     if source.files is None or not claim:
         raise _unfitting(source, "claim")
     return source.model_copy(update={"files": source.files.model_copy(update=claim)})
+
+
+def _by_one_job(source: PolicySource) -> PolicySource:
+    """Forget how many jobs dump a database: its restore is one transaction, unless its request asks for jobs."""
+    if source.postgresql is None:
+        return source
+    return source.model_copy(update={"postgresql": source.postgresql.model_copy(update={"jobs": 1})})
 
 
 def readers_of(targets: Iterable[PolicySource], policies: Iterable[Object]) -> list[Object]:

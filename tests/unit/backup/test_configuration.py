@@ -73,6 +73,8 @@ def test_compression_is_a_switch_or_a_choice(value: Any, algorithm: str, level: 
     ({"backup": {"retention": {"daily": -1}}}, "backup.retention.daily: input should be greater"),
     ({"backup": {"compression": {"algorithm": "lzma"}}}, "backup.compression.algorithm"),
     ({"backup": {"cloud": {"provider": "ftp"}}}, "backup.cloud.provider"),
+    ({"backup": {"database": {"globals": True}}}, "unknown key backup.database.globals; did you mean backup.database.include_globals?"),
+    ({"backup": {"database": {"format": "custom", "jobs": 2}}}, "jobs above 1 need format: directory"),
     (["backup"], "is no mapping"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(document: Any, sentence: str) -> None:
@@ -96,6 +98,13 @@ def test_a_bucket_takes_its_keys_from_the_environment_by_name_and_never_by_value
         and storage.secret_access_key.environment == "AWS_SECRET_ACCESS_KEY"
     )
     assert "canary" not in storage.model_dump_json()
+
+
+def test_the_file_says_how_a_database_is_dumped() -> None:
+    section = {"format": "directory", "jobs": 4, "include_globals": True}
+    source = _read(DATABASE, database=section).source("database")
+    assert isinstance(source, PostgresqlSource)
+    assert (source.format, source.jobs, source.include_globals) == ("Directory", 4, True)
 
 
 def test_the_environment_names_the_database() -> None:

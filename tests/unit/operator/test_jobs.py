@@ -14,8 +14,9 @@ from kubernetes_validate.utils import validate
 from avalanche_backup.sources.opening import open_source
 from avalanche_contract import names
 from avalanche_contract.request import Run, parse_request
-from avalanche_operator.api.policy import PolicySource
+from avalanche_operator.api.policy import PodTemplate, PolicySource
 from avalanche_operator.api.restore import Target
+from avalanche_operator.api.scratch import EphemeralScratch, Scratch
 from avalanche_operator.jobs.build import Placement, RequestTooLarge, job, pinned_nodes
 from avalanche_operator.jobs.mounts import ClaimMount, Mounts, SecretMount, source_part
 from avalanche_operator.policies.build import backup_job, cron_job, probe_job
@@ -56,7 +57,8 @@ def test_a_value_reaches_the_pod_as_it_was_written(text: str) -> None:
     cron_job(applied(DATABASE, SQLITE, FILES), "0 2 * * *"),
     job(probe_job(applied(storage={"claim": {"name": "volume", "subPath": "a/b"}}), 1)),
     job(plan(owned=False, suspended=True)),
-], ids=["backup", "cron", "probe", "restore"])  # fmt: skip
+    job(plan(template=PodTemplate(scratch=Scratch(ephemeral=EphemeralScratch(size="1Gi"))))),
+], ids=["backup", "cron", "probe", "restore", "scratch"])  # fmt: skip
 def test_kubernetes_knows_every_field(built: Object) -> None:
     validate(built, "1.34", strict=True)
 
@@ -71,6 +73,36 @@ def test_a_pod_meets_the_restricted_standard_and_holds_no_token() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def test_scratch_is_what_the_policy_asks_for_and_only_where_data_is_moved() -> None:
+    large = {"scratch": {"ephemeral": {"size": "50Gi", "storageClassName": "fast"}}}
+    policy = applied(DATABASE, podTemplate=large)
+    pod = job(backup_job(policy, policy.policy, "ab-run", Run()))["spec"]["template"]["spec"]
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "50Gi"}}, "storageClassName": "fast"}  # fmt: skip
+    assert {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": claim}}} in pod["volumes"]
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+    probed = job(probe_job(policy, 1))["spec"]["template"]["spec"]
+    assert {"name": "scratch", "emptyDir": {}} in probed["volumes"] and "fsGroup" not in probed[
+        "securityContext"
+    ]
+
+
+def test_a_limit_of_scratch_is_one_of_the_nodes_disk() -> None:
+    policy = applied(DATABASE, SQLITE, podTemplate={"scratch": {"sizeLimit": "5Gi"}})
+    pod = job(backup_job(policy, policy.policy, "ab-run", Run()))["spec"]["template"]["spec"]
+    assert {"name": "scratch", "emptyDir": {"sizeLimit": "5Gi"}} in pod["volumes"]
+    assert "fsGroup" not in pod["securityContext"]
+
+
+def test_no_group_is_set_where_a_claim_is_mounted() -> None:
+    policy = applied(
+        DATABASE,
+        storage={"claim": {"name": "volume"}},
+        podTemplate={"scratch": {"ephemeral": {"size": "1Gi"}}},
+    )
+    pod = job(backup_job(policy, policy.policy, "ab-run", Run()))["spec"]["template"]["spec"]
+    assert "fsGroup" not in pod["securityContext"]
 
 
 def test_a_claim_that_is_read_and_written_is_mounted_once() -> None:

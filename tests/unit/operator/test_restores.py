@@ -10,7 +10,12 @@ import pytest
 from avalanche_contract.log import Answer
 from avalanche_contract.result import Result
 from avalanche_operator.api.policy import BackupPolicySpec, PolicySource
-from avalanche_operator.api.restore import RestorePlan, RestoreRequestSpec, RestoreRequestStatus, Target
+from avalanche_operator.api.restore import (
+    RestorePlan,
+    RestoreRequestSpec,
+    RestoreRequestStatus,
+    Target,
+)
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.restores.decide import condition, ended, next_step, replan
 from avalanche_operator.restores.targets import (
@@ -100,6 +105,17 @@ def test_a_refusal_is_no_success() -> None:
         NOW,
     )
     assert (after.phase, after.failure_reason) == ("Failed", "ChecksumMismatch")
+
+
+def test_the_jobs_of_a_dump_are_not_those_of_its_restore() -> None:
+    dumped = DATABASE | {"postgresql": {**DATABASE["postgresql"], "format": "Directory", "jobs": 8}}
+    policy = BackupPolicySpec.model_validate(policy_spec(dumped))
+    for target, jobs in ((None, 1), ({"postgresql": {"port": 5433}}, 1), ({"postgresql": {"jobs": 4}}, 4)):
+        (chosen,) = chosen_sources(_spec(**({"target": target} if target else {})), policy, _backup("first"))
+        assert chosen.postgresql is not None and (chosen.postgresql.jobs, chosen.postgresql.host) == (
+            jobs,
+            "postgres",
+        )
 
 
 def test_exactly_the_backup_that_was_named_is_pinned() -> None:

@@ -144,16 +144,16 @@ def verify(configuration: Configuration, backup_id: str) -> tuple[str, str, str]
 
 
 def plan_restore(
-    configuration: Configuration, backup_id: str, part: BackupType
+    configuration: Configuration, backup_id: str, part: BackupType, jobs: int = 1
 ) -> tuple[RestoreRequest, Plan]:
-    """Look at what a restore would do, and touch nothing."""
+    """Look at what a restore would do, and touch nothing. ``jobs`` above 1: of a database, not in one transaction."""
     metadata = metadata_of(configuration, backup_id)
     request = RestoreRequest(
         nonce=_nonce(),
         mode="Plan",
         request_uid=f"command-line-{secrets.token_hex(8)}",
         backup=_reference(configuration, backup_id),
-        targets=_targets(configuration, metadata, part),
+        targets=_targets(configuration, metadata, part, jobs),
         locks=(configuration.place,),
     )
     _, report = _run(request)
@@ -182,7 +182,7 @@ def give_up(request: RestoreRequest) -> None:
 
 
 def _targets(
-    configuration: Configuration, metadata: BackupMetadata, part: BackupType
+    configuration: Configuration, metadata: BackupMetadata, part: BackupType, jobs: int
 ) -> tuple[RestoreTarget, ...]:
     """Match the artifacts of a backup with what is configured here, by their family."""
     families: Sequence[str] = {"database": (DATABASE,), "files": (FILES,), "full": (DATABASE, FILES)}[part]
@@ -190,7 +190,8 @@ def _targets(
     for artifact in metadata.artifacts:
         family = FILES if artifact.kind == "files" else DATABASE
         if artifact.role == "data" and family in families:
-            here = configuration.source(family).model_copy(update={"name": artifact.source})
+            changes = {"name": artifact.source} | ({"jobs": jobs} if artifact.kind == "postgresql" else {})
+            here = configuration.source(family).model_copy(update=changes)
             targets.append(RestoreTarget(artifact=artifact.source, target=here))
     names = [each.artifact for each in targets if each.target.kind != "files"]
     if len(names) > 1:  # one after the other into the same database: the last would be all that is left

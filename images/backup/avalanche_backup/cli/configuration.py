@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from avalanche_backup.errors import CredentialsMissing, UsageInvalid
 from avalanche_contract.names import BackupType
@@ -48,6 +48,11 @@ VARIABLES = (
     "BACKUP_CLOUD_ENABLED",
 )
 _LEVELS = {"gzip": 9, "zstd": 19, "none": 0}
+_FORMATS: dict[str, Literal["Plain", "Custom", "Directory"]] = {
+    "plain": "Plain",
+    "custom": "Custom",
+    "directory": "Directory",
+}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
@@ -66,6 +71,21 @@ class FilesSection(_Section):
         "config",
     )
     exclude: tuple[str, ...] = ()
+
+
+class DatabaseSection(_Section):
+    """How a PostgreSQL database is dumped; which one, the environment says."""
+
+    format: Literal["plain", "custom", "directory"] = "plain"
+    jobs: Annotated[int, Field(ge=1, le=16)] = 1
+    """Of a dump of format ``directory``."""
+    include_globals: bool = False
+
+    @model_validator(mode="after")
+    def _jobs_fit(self) -> DatabaseSection:
+        if self.jobs > 1 and self.format != "directory":
+            raise ValueError("jobs above 1 need format: directory")
+        return self
 
 
 class RetentionSection(_Section):
@@ -139,6 +159,7 @@ class BackupSection(_Section):
 
     root_dir: str = "data/backups"
     files: FilesSection = FilesSection()
+    database: DatabaseSection = DatabaseSection()
     retention: RetentionSection = RetentionSection()
     compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
     encryption: EncryptionSection = EncryptionSection()
@@ -261,6 +282,7 @@ class Configuration:
             return SqliteSource(name=DATABASE, path=self._needed("DB_PATH", "the SQLite database file"))
         if kind != "postgresql":
             raise UsageInvalid(f"environment variable DB_TYPE is {kind!r}: write postgresql or sqlite")
+        dumped = self._section.database
         password = Credential(described="environment variable DB_PASSWORD", environment="DB_PASSWORD")
         return PostgresqlSource(
             name=DATABASE,
@@ -269,6 +291,9 @@ class Configuration:
             database=self._needed("DB_NAME", "the database to back up"),
             username=self._needed("DB_USER", "the database's user"),
             password=password if self._environment.get("DB_PASSWORD") else None,
+            format=_FORMATS[dumped.format],
+            jobs=dumped.jobs,
+            include_globals=dumped.include_globals,
         )
 
     def _port(self) -> int:

@@ -150,6 +150,12 @@ def verify(settings: Settings, backup_id: str | None, recent: int | None, every:
 )
 @click.option("--force", is_flag=True, help="Do not ask. Needed where there is no terminal.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, and stop there.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 16),
+    default=1,
+    help="Of a database of format directory: faster, and NOT in one transaction.",
+)
 @click.pass_obj
 def restore(  # noqa: PLR0917 - click passes what the options say
     settings: Settings,
@@ -158,6 +164,7 @@ def restore(  # noqa: PLR0917 - click passes what the options say
     backup_type: BackupType | None,
     force: bool,
     dry_run: bool,
+    jobs: int,
 ) -> None:
     """Put a backup back: its database, its files, or both (full).
 
@@ -172,7 +179,7 @@ def restore(  # noqa: PLR0917 - click passes what the options say
     if backup_type and backup_type != _type_of(backup_id):
         raise UsageInvalid(f"{backup_id} is no {backup_type} backup")
     part = next(each for each in BACKUP_TYPES if each == what)
-    _restore(settings, backup_id, part, force=force, dry_run=dry_run)
+    _restore(settings, backup_id, part, force=force, dry_run=dry_run, jobs=jobs)
 
 
 def _type_of(backup_id: str) -> str:
@@ -182,10 +189,12 @@ def _type_of(backup_id: str) -> str:
         raise UsageInvalid(str(error)) from None
 
 
-def _restore(settings: Settings, backup_id: str, part: BackupType, *, force: bool, dry_run: bool) -> None:
+def _restore(
+    settings: Settings, backup_id: str, part: BackupType, *, force: bool, dry_run: bool, jobs: int
+) -> None:
     from avalanche_backup.cli import actions  # noqa: PLC0415
 
-    request, plan = actions.plan_restore(settings.configuration, backup_id, part)
+    request, plan = actions.plan_restore(settings.configuration, backup_id, part, jobs)
     shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
     click.echo(shown, err=settings.json and not dry_run)
     if dry_run:
