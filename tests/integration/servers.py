@@ -68,6 +68,7 @@ class Postgres:
 
     port: int
     binaries: Path
+    data: Path
 
     def psql(self, database: str, sql: str) -> str:
         """Run SQL, and give what it printed."""
@@ -114,9 +115,41 @@ def postgres(folder: Path, programs: Path | None = None) -> Iterator[Postgres]:
     )  # fmt: skip
     try:
         wait_for_port(port, process)
-        yield Postgres(port, binaries)
+        yield Postgres(port, binaries, data)
     finally:
         stop(process, signal.SIGQUIT)
+
+
+class Session:
+    """A session that stays open until the context ends: it holds locks, or a snapshot."""
+
+    def __init__(self, server: Postgres, database: str) -> None:
+        environment = {**os.environ, "PGPASSWORD": PASSWORD, "PGDATABASE": database}
+        command: list[str | Path] = [server.binaries / "psql", "-X", "-A", "-t", "-q", "-h", "127.0.0.1", "-p", str(server.port), "-U", "avalanche"]  # fmt: skip
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self, sql: str) -> str:
+        """Run SQL to its end, and give what it printed."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{sql};\n\\echo done\n")
+        self._process.stdin.flush()
+        printed: list[str] = []
+        while (line := self._process.stdout.readline()) not in ("done\n", ""):
+            printed.append(line)
+        return "".join(printed).strip()
 
 
 @dataclass(frozen=True)

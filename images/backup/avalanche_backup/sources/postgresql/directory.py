@@ -26,6 +26,8 @@ from avalanche_contract.request import PostgresqlSource
 
 TOC = "toc.dat"
 LOOK_SECONDS = 0.5
+LEAST_FREE = 64 * 1024
+"""A disk with fewer bytes left is full."""
 _NAME = re.compile(r"toc\.dat|[0-9]{1,10}\.dat|blobs(_[0-9]{1,10})?\.toc|blob_[0-9]{1,10}\.dat")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
@@ -131,7 +133,7 @@ def _run(
                 break
             progress(_size(folder) // 2)
     said = tail(errors)
-    if status and _NO_SPACE.search(said) and "from server" not in said:
+    if status and _is_full(folder.parent, said):
         raise SourceInvalid(
             f"scratch is full: pg_dump wrote {_size(folder)} bytes and needs room for the whole dump, uncompressed. "
             "Enlarge podTemplate.scratch (without a cluster: TMPDIR), or use format Custom, which needs none",
@@ -142,6 +144,12 @@ def _run(
     table_of_contents = folder / TOC
     if not (table_of_contents.is_file() and _begins(table_of_contents)):
         raise SourceUnavailable(f"pg_dump ended without error, and wrote no {TOC}", reason="DumpIncomplete")
+
+
+def _is_full(scratch: Path, said: str) -> bool:
+    """Say whether it was scratch that was full, and not the server's disk; pg_dump's last words may not have fitted."""
+    left = shutil.disk_usage(scratch).free
+    return "from server" not in said and (left < LEAST_FREE or _NO_SPACE.search(said) is not None)
 
 
 def _begins(path: Path) -> bool:

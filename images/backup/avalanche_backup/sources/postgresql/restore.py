@@ -36,6 +36,8 @@ _OUTSIDE_SCHEMAS = ("publication", "event_trigger", "foreign_server", "foreign_d
 """Catalogs of what pg_dump writes and no schema holds. Subscriptions are neither dumped nor dropped."""
 
 CLEAR = """\
+SET statement_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
 SET lock_timeout = '60s';
 DO $avalanche$
 DECLARE found record;
