@@ -91,31 +91,56 @@ def debian_postgres() -> Path:
 
 @contextmanager
 def postgres(folder: Path, programs: Path | None = None) -> Iterator[Postgres]:
-    """Run a PostgreSQL server: of Debian's package, or of a release unpacked beneath ``folder``."""
-    binaries = programs or debian_postgres()
-    data, port = folder / "data", free_port()
-    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    if user:
-        for each in (folder, *list(folder.parents)[:2]):  # the server may not run as root
-            each.chmod(each.stat().st_mode | 0o011)
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    identity = {"user": user.pw_uid, "group": user.pw_gid} if user else {}
+    """Run a PostgreSQL server: of Debian's package, or of a release that was unpacked."""
+    binaries, data = programs or debian_postgres(), folder / "data"
+    identity = _identity(folder)
     secret = folder / "password"
     secret.write_text(PASSWORD)
     secret.chmod(0o644)
     subprocess.run(
         [binaries / "initdb", "-D", data, "-U", "avalanche", "--auth=scram-sha-256", f"--pwfile={secret}",
          "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"],
-        check=True, capture_output=True, cwd=folder, **identity,  # type: ignore[call-overload]
+        check=True, capture_output=True, cwd=folder, **identity,
     )  # fmt: skip
+    with _serving(binaries, data, identity) as port:
+        yield Postgres(port, binaries, data)
+
+
+@contextmanager
+def standby(primary: Postgres, folder: Path) -> Iterator[Postgres]:
+    """Run a hot standby of a server; a query of the standby never makes the primary's changes wait."""
+    data, identity = folder / "data", _identity(folder)
+    subprocess.run(
+        [primary.binaries / "pg_basebackup", "-D", data, "-h", "127.0.0.1", "-p", str(primary.port), "-U", "avalanche",
+         "--write-recovery-conf", "--checkpoint=fast", "--no-sync"],
+        check=True, capture_output=True, cwd=folder, env={**os.environ, "PGPASSWORD": PASSWORD}, **identity,
+    )  # fmt: skip
+    with _serving(primary.binaries, data, identity, "-c", "max_standby_streaming_delay=0") as port:
+        yield Postgres(port, primary.binaries, data)
+
+
+def _identity(folder: Path) -> dict[str, Any]:
+    """Give the user that the server runs as, which must not be root, and a folder that it may use."""
+    if os.geteuid() != 0:
+        return {}
+    for each in (folder, *list(folder.parents)[:2]):
+        each.chmod(each.stat().st_mode | 0o011)
+    user = pwd.getpwnam("nobody")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid}
+
+
+@contextmanager
+def _serving(binaries: Path, data: Path, identity: dict[str, Any], *options: str) -> Iterator[int]:
+    port = free_port()
     process = subprocess.Popen(
-        [binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1",
-         "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "jit=off"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **identity,  # type: ignore[call-overload]
+        [binaries / "postgres", "-D", data, "-p", str(port), "-k", data.parent, "-c", "listen_addresses=127.0.0.1",
+         "-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "jit=off", *options],
+        cwd=data.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **identity,
     )  # fmt: skip
     try:
         wait_for_port(port, process)
-        yield Postgres(port, binaries, data)
+        yield port
     finally:
         stop(process, signal.SIGQUIT)
 

@@ -39,6 +39,9 @@ _PASSING = (
 """The same, for what another try may do."""
 
 
+_FROM_SERVER = re.compile(r"Error message from server:\s*(.+)")
+
+
 def connection_environment(source: PostgresqlSource, scratch: Path) -> dict[str, str]:
     """Give the environment for libpq's tools, and write the password file that it names.
 
@@ -94,14 +97,19 @@ def explain(stderr: str, what: str) -> Failure:
 
 
 def error_line(stderr: str) -> str:
-    """Give the first line that says what went wrong, without the tool's name and position."""
+    """Give the first line that says what went wrong, without the tool's name and position.
+
+    pg_dump says first that something failed, and what the server said in a line of details: both are given.
+    """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     telling = [
         line for line in lines if re.search(r"error|fatal|failed|refused|could not", line, re.IGNORECASE)
     ]
     line = (telling or lines or ["it ended without a word"])[0]
     line = re.sub(r"^(psql|pg_dump|pg_dumpall|pg_restore)(:\S*)?:\s*", "", line)
-    return re.sub(r"^(?i:error|fatal):\s*", "", line)[:300]
+    line = re.sub(r"^(?i:error|fatal):\s*", "", line)
+    from_server = next((found[1] for each in lines if (found := _FROM_SERVER.search(each))), "")
+    return f"{line} {from_server}".strip()[:300]
 
 
 def tail(path: Path) -> str:
