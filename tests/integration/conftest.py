@@ -87,8 +87,8 @@ SELECT type, identity FROM pg_depend AS d, LATERAL pg_identify_object(d.classid,
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with servers.postgres(tmp_path_factory.mktemp("postgres")) as running:
+def postgres() -> Iterator[Postgres]:
+    with servers.server_folder() as folder, servers.postgres(folder) as running:
         yield running
 
 

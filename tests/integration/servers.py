@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,6 +91,16 @@ def debian_postgres() -> Path:
 
 
 @contextmanager
+def server_folder() -> Iterator[Path]:
+    """Give a folder for a server that may not run as root: outside pytest's, which every pytest makes private again."""
+    with tempfile.TemporaryDirectory(prefix="avalanche-server-") as folder:
+        Path(folder).chmod(0o711)
+        inside = Path(folder) / "server"
+        inside.mkdir()
+        yield inside
+
+
+@contextmanager
 def postgres(folder: Path, programs: Path | None = None) -> Iterator[Postgres]:
     """Run a PostgreSQL server: of Debian's package, or of a release that was unpacked."""
     binaries, data = programs or debian_postgres(), folder / "data"
@@ -120,11 +131,9 @@ def standby(primary: Postgres, folder: Path) -> Iterator[Postgres]:
 
 
 def _identity(folder: Path) -> dict[str, Any]:
-    """Give the user that the server runs as, which must not be root, and a folder that it may use."""
+    """Give the user that the server runs as, which must not be root, and let it have its folder."""
     if os.geteuid() != 0:
         return {}
-    for each in (folder, *list(folder.parents)[:2]):
-        each.chmod(each.stat().st_mode | 0o011)
     user = pwd.getpwnam("nobody")
     os.chown(folder, user.pw_uid, user.pw_gid)
     return {"user": user.pw_uid, "group": user.pw_gid}

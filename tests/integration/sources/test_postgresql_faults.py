@@ -339,6 +339,26 @@ def test_a_role_that_may_not_give_objects_away_is_refused_before_anything_is_tou
     assert refused.value.reason == "RolesNotGranted"
 
 
+def test_an_extension_of_the_superuser_stops_the_owners_restore_and_the_way_out_works(
+    runner: Runner, postgres: Postgres, database: PostgresqlSource
+) -> None:
+    """dokploy#1860, parabol#5473: pg_dump writes the extension's comment, which only the extension's owner may set."""
+    owner = role(postgres, database)
+    name = f"owned {database.database}"
+    postgres.psql("postgres", f'CREATE DATABASE "{name}" OWNER "{owner.username}"')
+    postgres.psql(
+        name, f'CREATE EXTENSION pgcrypto; SET ROLE "{owner.username}"; CREATE TABLE mine AS SELECT 7 AS n'
+    )
+    source = owner.model_copy(update={"database": name})
+    with pytest.raises(RestoreFailed, match=r"COMMENT ON EXTENSION … IS NULL.*as it was"):
+        runner.restore(runner.backup(source), source)
+    postgres.psql(name, "COMMENT ON EXTENSION pgcrypto IS NULL")
+    made = runner.backup(source)
+    postgres.psql(name, "DROP TABLE mine")
+    runner.execute(made, source, None)
+    assert postgres.psql(name, "SELECT n FROM mine") == "7"
+
+
 def test_a_role_that_is_no_owner_of_the_target_leaves_it_as_it_was(
     runner: Runner, postgres: Postgres, database: PostgresqlSource
 ) -> None:

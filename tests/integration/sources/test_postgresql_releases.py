@@ -60,7 +60,7 @@ def fleet(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with ExitStack() as stack:
         running = {15: postgres}
         for major in releases.SUITES:
-            folder = tmp_path_factory.mktemp(f"postgres-{major}")
+            folder = stack.enter_context(servers.server_folder())
             programs = stack.enter_context(releases.installed(major))
             running[major] = stack.enter_context(servers.postgres(folder, programs))
         for server in running.values():

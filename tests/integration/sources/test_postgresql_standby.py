@@ -18,12 +18,12 @@ from tests.integration.servers import Postgres
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Postgres]]:
+def pair() -> Iterator[tuple[Postgres, Postgres]]:
     """Give a primary with one eDNA database, and its standby, which gives way to the primary at once."""
-    with servers.postgres(tmp_path_factory.mktemp("primary")) as primary:
+    with servers.server_folder() as folder, servers.postgres(folder) as primary:
         primary.psql("postgres", "CREATE DATABASE edna")
         primary.psql("edna", EDNA)
-        with servers.standby(primary, tmp_path_factory.mktemp("standby")) as standby:
+        with servers.server_folder() as beside, servers.standby(primary, beside) as standby:
             yield primary, standby
 
 

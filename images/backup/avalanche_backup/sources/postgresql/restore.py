@@ -58,6 +58,8 @@ BEGIN
     FROM pg_depend AS d, pg_namespace AS n, LATERAL pg_identify_object(d.classid, d.objid, 0) AS o
     WHERE n.nspname = 'public' AND {chosen} AND d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.deptype = 'n'
       AND o.type <> 'default acl' AND o.identity IS NOT NULL
+      -- An extension of somebody else's stays: the dump asks for it only if it is not there.
+      AND NOT EXISTS (SELECT FROM pg_extension AS x WHERE d.classid = 'pg_extension'::regclass AND x.oid = d.objid AND NOT pg_has_role(x.extowner, 'USAGE'))
       AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.objsubid = 0 AND e.deptype IN ('e', 'i'))
   LOOP EXECUTE format('DROP %s IF EXISTS %s CASCADE', found.type, found.identity); END LOOP;
   DROP SCHEMA IF EXISTS {marker} CASCADE;
@@ -69,7 +71,7 @@ RESET lock_timeout;
 
 
 def clearing(schemas: tuple[str, ...]) -> str:
-    """Give the statement that removes what the dump brings back; what extensions own stays."""
+    """Give the statement that removes what the dump brings back; what extensions own goes and stays with them."""
     quoted = ", ".join("'" + schema.replace("'", "''") + "'" for schema in schemas)
     outside = " UNION ALL ".join(
         f"SELECT 'pg_{name}'::regclass AS classid, oid FROM pg_{name} WHERE oid >= {FIRST_OWN_OID}"  # noqa: S608

@@ -17,6 +17,8 @@ _NAMED_MAX = 5
 KNOWS_TRANSACTION_TIMEOUT = 17
 """From this major on, pg_dump and pg_restore write ``SET transaction_timeout``, and servers know it."""
 _REMEDIES = (
+    (r"must be owner of extension",
+     "restore as a superuser, or take the comment away before the backup: COMMENT ON EXTENSION … IS NULL"),
     (r"must be owner|permission denied|must be superuser|must be able to SET ROLE|must be member",
      "restore as the owner of the objects, or as a superuser"),
     (r"role .* does not exist", "create that role there first"),
