@@ -110,6 +110,32 @@ def test_plain_tools_restore_an_artifact(
     assert postgres.psql(f"by hand {database.database}", FINGERPRINT) == before
 
 
+def test_tar_and_pg_restore_restore_a_directory(
+    bucket: Storage, tmp_path: Path, postgres: Postgres, database: PostgresqlSource
+) -> None:
+    runner = Runner(bucket, tmp_path / "scratch")
+    made = runner.backup(database.model_copy(update={"format": "Directory", "jobs": 2}))
+    command = runner.metadata(made).artifacts[0].restore_command
+    unpack = f"gzip -dc {made.backup_id}.tar.gz | tar -xf - -C <empty folder>"
+    assert (
+        command
+        == f"{unpack} && pg_restore --exit-on-error --single-transaction --dbname=<database> <empty folder>"
+    )
+    with runner.store.read(f"{PREFIX}database/{made.backup_id}.tar.gz") as chunks:
+        stored = b"".join(chunks)
+    folder = tmp_path / "by hand"
+    folder.mkdir()
+    subprocess.run(["tar", "-xf", "-", "-C", folder], input=gzip.decompress(stored), check=True)
+    postgres.psql("postgres", f'CREATE DATABASE "by tar {database.database}"')
+    words: list[str | Path] = [
+        postgres.binaries / "pg_restore", "--exit-on-error", "--single-transaction", "-h", "127.0.0.1", "-p",
+        str(postgres.port), "-U", "avalanche", f"--dbname=by tar {database.database}", folder,
+    ]  # fmt: skip
+    subprocess.run(words, env={**os.environ, "PGPASSWORD": PASSWORD}, check=True)
+    before = postgres.psql(database.database, FINGERPRINT)
+    assert postgres.psql(f"by tar {database.database}", FINGERPRINT) == before
+
+
 def test_an_artifact_with_one_flipped_bit_is_refused_before_the_target_is_touched(
     tmp_path: Path, postgres: Postgres, database: PostgresqlSource
 ) -> None:
