@@ -57,6 +57,18 @@ REFUSED = {
     ),
     "encryption for nobody": (_policy(DATABASE, encryption={}), "names its recipients once"),
     "a recipient that is none": (_policy(DATABASE, encryption={"recipients": ["age1x"]}), "public key"),
+    "jobs without a directory": (
+        _policy({**DATABASE, "postgresql": {**DATABASE["postgresql"], "jobs": 2}}),
+        "need format: Directory",
+    ),
+    "a scratch volume beside a claim": (
+        _policy(DATABASE, FILES, podTemplate={"scratch": {"ephemeral": {"size": "1Gi"}}}),
+        "sources are all postgresql",
+    ),
+    "two kinds of scratch": (
+        _policy(DATABASE, podTemplate={"scratch": {"sizeLimit": "1Gi", "ephemeral": {"size": "1Gi"}}}),
+        "exactly one of sizeLimit and ephemeral",
+    ),
     "an approved restore": (objects.restore("refused", "any", approvedPlan=DIGEST), "not created approved"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from itertools import product
 
-SOURCES = ("plain", "custom", "sqlite", "files")
+SOURCES = ("plain", "custom", "directory", "sqlite", "files")
 """PostgreSQL in its formats, SQLite, files."""
 COMPRESSIONS = ("gzip", "zstd", "none")
 ENCRYPTIONS = ("open", "age")

@@ -82,7 +82,7 @@ def subject(
     if combination.source == "files":
         return _files(tmp_path)
     return _postgresql(
-        request.getfixturevalue("postgres"), request.getfixturevalue("small_database"), combination
+        request.getfixturevalue("postgres"), request.getfixturevalue("small_database"), combination, tmp_path
     )
 
 
@@ -158,7 +158,7 @@ def _download(runner: Runner, found: Found, artifact: ArtifactMetadata, folder: 
         (folder / artifact.file).write_bytes(b"".join(chunks))
 
 
-def _postgresql(server: Postgres, name: str, combination: Combination) -> Subject:
+def _postgresql(server: Postgres, name: str, combination: Combination, tmp_path: Path) -> Subject:
     form = {"format": combination.source.title()}
 
     def fresh(purpose: str) -> Source:
@@ -168,7 +168,8 @@ def _postgresql(server: Postgres, name: str, combination: Combination) -> Subjec
 
     def filled(target: Any) -> dict[str, str]:
         address = f"postgresql://avalanche@127.0.0.1:{server.port}/{quote(target.database)}"
-        return {"<database>": address}
+        (tmp_path / "unpacked").mkdir()
+        return {"<database>": address, "<empty folder>": str(tmp_path / "unpacked")}
 
     def oracle(source: Any) -> str:
         return server.psql(source.database, COMPARED)
