@@ -156,6 +156,27 @@ def test_a_database_is_restored_into_another_one_to_test_it(
     assert PASSWORD not in ended.stdout + ended.stderr
 
 
+def test_a_directory_is_dumped_as_configured_and_restored_by_several_jobs_where_asked(
+    project: Project, postgres: Postgres, database: Any
+) -> None:
+    configured = "backup: {database: {format: directory, jobs: 2, include_globals: true}}\n"
+    (project.folder / "config" / "backup.yaml").write_text(configured)
+    server = {"DB_TYPE": "postgresql", "DB_HOST": "127.0.0.1", "DB_PORT": str(postgres.port), "DB_USER": "avalanche",
+              "DB_PASSWORD": PASSWORD, "DB_NAME": database.database}  # fmt: skip
+    made = project.json("database", **server)
+    assert [(each["role"], each["format"]) for each in made["artifacts"]] == [
+        ("data", "Directory"),
+        ("globals", "Plain"),
+    ]
+    before = postgres.psql(database.database, FINGERPRINT)
+    alone = project.run("restore", "database", "--backup-id", made["backup_id"], "--dry-run", **server)
+    assert "in one transaction" in alone.stdout
+    words = ("restore", "database", "--backup-id", made["backup_id"], "--force", "--jobs", "2")
+    together = project.run(*words, **server)
+    assert together.returncode == 0 and "NOT in one transaction" in together.stdout
+    assert postgres.psql(database.database, FINGERPRINT) == before
+
+
 def _encrypting(project: Project, recipients: str, identity: str = "null") -> None:
     (project.folder / "config/backup.yaml").write_text(
         f"backup: {{files: {{paths: [data/in]}}, compression: {{algorithm: zstd, level: 9}}, "

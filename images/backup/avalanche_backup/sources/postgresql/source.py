@@ -62,7 +62,7 @@ class PostgresqlDatabase:
         clients = dumping_clients(self._installed, self._major)
         if beside is not None:
             run_pg_dumpall(clients, self._environment, beside, scratch)
-        about, found = self._ask(ABOUT), self._look()
+        about, roles, found = self._ask(ABOUT), self._roles(), self._look()
         moment = datetime.now(UTC)
         dump = dump_directory if self.format == "Directory" else run_pg_dump
         dump(clients, self._environment, self._request, sink, scratch=scratch, progress=progress)
@@ -70,7 +70,7 @@ class PostgresqlDatabase:
             snapshot_time=moment,
             statistics={"tables": found["tables"], "large_objects": found["large_objects"], "database_bytes": about["size"]},
             tools={"pg_dump": clients.version, "postgresql": self._version},
-            recreate={**about, **self._roles(), "server_version": self._version, "pg_dump": clients.version,
+            recreate={**about, **roles, "server_version": self._version, "pg_dump": clients.version,
                       "schemas": list(self._request.schemas)},
             files_included=tuple(found["relations"][:100]),
         )  # fmt: skip
@@ -110,9 +110,8 @@ class PostgresqlDatabase:
         clients = self._restoring_clients(artifact)
         counted, folder = _counted(chunks, progress), scratch / "directory"
         try:
-            if (
-                artifact.get("format") == "Directory"
-            ):  # every byte is read and found right before the target is touched
+            if artifact.get("format") == "Directory":
+                # Every byte is read and found right before the target is touched.
                 unpack(counted, folder, int(artifact.get("source_bytes") or 0))
             tables = self._fill(clients, counted, folder, artifact)
         finally:
