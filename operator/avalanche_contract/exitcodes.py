@@ -38,6 +38,10 @@ class ExitCode(IntEnum):
     """Nothing was done, on purpose: the target is being restored."""
     NOT_FOUND = 20
     """No such backup."""
+    COPIES_MISSING = 23
+    """Fewer copies were made than are needed. What was made stays; another try completes the others from it."""
+    COPIES_INCOMPLETE = 24
+    """Of the command line: the backup is there and good, and fewer copies of it than there are places."""
     INTERRUPTED = 130
     """SIGINT."""
     TERMINATED = 143
@@ -45,7 +49,13 @@ class ExitCode(IntEnum):
 
 
 RETRYABLE = frozenset(
-    {ExitCode.UNEXPECTED, ExitCode.SOURCE_UNAVAILABLE, ExitCode.STORAGE_UNAVAILABLE, ExitCode.TERMINATED}
+    {
+        ExitCode.UNEXPECTED,
+        ExitCode.SOURCE_UNAVAILABLE,
+        ExitCode.STORAGE_UNAVAILABLE,
+        ExitCode.COPIES_MISSING,
+        ExitCode.TERMINATED,
+    }
 )
 """Failures that another attempt may mend."""
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from avalanche_contract.base import Strict, Time
 from avalanche_contract.names import BackupType
 
 CONTRACT_VERSION = 1
+COPIES_MAX = 8
+"""How many places one backup may lie in."""
 
 
 class Credential(Strict):
@@ -223,23 +225,48 @@ class _Request(Strict):
 
 
 class BackupRequest(_Request):
-    """Back the sources up, as one backup, to every destination."""
+    """Back the sources up, as one backup, to every destination at once; the same ID and the same bytes in each."""
 
     verb: Literal["backup"] = "backup"
     writer: Writer = Writer()
     run: Run = Run()
     backup_type: BackupType
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
-    destinations: Annotated[tuple[Place, ...], Field(min_length=1, max_length=1)]
+    destinations: Annotated[tuple[Place, ...], Field(min_length=1, max_length=COPIES_MAX)]
+    """In the order in which they are committed."""
+    min_copies: Annotated[int, Field(ge=1, le=COPIES_MAX)] | None = None
+    """How many must be committed for a success; absent: all."""
     compression: Compression = Compression()
     encryption: Encryption | None = None
 
+    @model_validator(mode="after")
+    def _check_copies(self) -> Self:
+        if len({each.storage.name for each in self.destinations}) < len(self.destinations):
+            raise ValueError("two destinations have one name")
+        if self.min_copies is not None and self.min_copies > len(self.destinations):
+            raise ValueError("minCopies is larger than the number of destinations")
+        return self
+
 
 class VerifyRequest(_Request):
-    """Read one backup whole, and compare it with its metadata."""
+    """Read every copy of one backup whole, and compare it with its metadata."""
 
     verb: Literal["verify"] = "verify"
     backup: BackupReference
+    others: Annotated[tuple[Place, ...], Field(max_length=COPIES_MAX - 1)] = ()
+    """Where further copies belong."""
+    heal: bool = False
+    """Make a copy that is missing or damaged anew, from a good one."""
+
+
+class CopyRequest(_Request):
+    """Copy one backup from the first place that has a good copy: data first, checked on the way, metadata last."""
+
+    verb: Literal["copy"] = "copy"
+    backup_type: BackupType
+    backup_id: str = Field(alias="backupID")
+    sources: Annotated[tuple[Place, ...], Field(min_length=1, max_length=COPIES_MAX)]
+    target: Place
 
 
 class RestoreRequest(_Request):
@@ -265,8 +292,8 @@ class ProbeRequest(_Request):
     storage: Storage | None = None
     read_only: bool = False
     sources: tuple[Source, ...] = ()
-    place: Place | None = None
-    """Where a policy will write: its ``owner.json`` is checked."""
+    places: Annotated[tuple[Place, ...], Field(max_length=COPIES_MAX)] = ()
+    """Where a policy will write: its ``owner.json`` is checked in each."""
     writer: Writer = Writer()
     encryption: Encryption | None = None
     """Its recipients are read and parsed."""
@@ -287,7 +314,7 @@ class CatalogRequest(_Request):
 
 
 Request = Annotated[
-    BackupRequest | VerifyRequest | RestoreRequest | ProbeRequest | CatalogRequest,
+    BackupRequest | VerifyRequest | CopyRequest | RestoreRequest | ProbeRequest | CatalogRequest,
     Field(discriminator="verb"),
 ]
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)

@@ -33,6 +33,25 @@ class Artifact(Lenient):
     entries: int | None = None
 
 
+class Copy(Lenient):
+    """How one backup is in one place: ``Verified`` there, damaged (``VerificationFailed``), or not there for us (``NotVerified``)."""
+
+    storage: str
+    location: str = ""
+    """For a person: where its metadata lies, or would."""
+    status: VerificationStatus
+    reason: str = ""
+    """Of a copy that is not good: CamelCase. ``Healed`` where it was made anew just now."""
+    message: str = ""
+    checksum: str = ""
+    verified_time: Time | None = None
+
+    @property
+    def brief(self) -> Copy:
+        """Leave what fits into a termination message however many copies there are."""
+        return Copy(storage=self.storage, status=self.status, reason=self.reason)
+
+
 class Entry(Lenient):
     """One committed backup, as the catalog tells it."""
 
@@ -58,6 +77,8 @@ class Entry(Lenient):
     warnings: tuple[str, ...] = ()
     verified_time: Time | None = None
     verification: VerificationStatus = "NotVerified"
+    copies: tuple[Copy, ...] = ()
+    """How it is in each place that was asked for; empty where only one was looked at."""
 
 
 class TargetPlan(Lenient):
@@ -123,6 +144,8 @@ class Result(Lenient):
     source_bytes: int | None = None
     checksum: str | None = None
     verified_time: Time | None = None
+    copies: tuple[Copy, ...] = ()
+    """Name, status and reason alone: the rest is in the log."""
     may_be_committed: bool = False
     """Of a failure: it came while the metadata was being written, so that only the storage knows."""
     plan_digest: str | None = None

@@ -66,6 +66,8 @@ class Runner:
     reported: Reported = field(default_factory=Reported)
     identity: Credential | None = None
     """What opens encrypted backups."""
+    others: tuple[Storage, ...] = ()
+    """Where further copies go."""
 
     def opening(self, identity: Credential | None) -> Runner:
         """Give the same with an identity."""
@@ -75,6 +77,11 @@ class Runner:
     def place(self) -> Place:
         """Give the place of the backups."""
         return Place(storage=self.storage, prefix=PREFIX)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Give the place of every copy."""
+        return tuple(Place(storage=each, prefix=PREFIX) for each in (self.storage, *self.others))
 
     @property
     def store(self) -> Store:
@@ -101,7 +108,7 @@ class Runner:
         """Back up."""
         request = BackupRequest(
             nonce=NONCE, writer=WRITER, run=run_of or Run(), backup_type=kind, sources=sources,
-            destinations=(self.place,), **more,
+            destinations=self.places, **more,
         )  # fmt: skip
         return run(request, context or self.context())
 
@@ -109,9 +116,10 @@ class Runner:
         """Name a manual run."""
         return Run(backup_uid=uid, created_time=moment)
 
-    def verify(self, result: Result) -> Result:
-        """Verify."""
-        return run(VerifyRequest(nonce=NONCE, backup=self.reference(result)), self.context())
+    def verify(self, result: Result, *, heal: bool = False) -> Result:
+        """Verify every copy."""
+        request = VerifyRequest(nonce=NONCE, backup=self.reference(result), others=self.places[1:], heal=heal)
+        return run(request, self.context())
 
     def run_catalog(self, **more: Any) -> Result:
         """List what is there."""
@@ -141,7 +149,7 @@ class Runner:
         return RestoreRequest(
             **{
                 "nonce": NONCE, "request_uid": "request", "backup": self.reference(result), "targets": targets,
-                "locks": (self.place,), **more,
+                "locks": self.places, **more,
             }
         )  # fmt: skip
 

@@ -25,8 +25,8 @@ from avalanche_backup.errors import (
 )
 from avalanche_backup.metadata import BackupMetadata, write_metadata
 from avalanche_backup.storage.base import Store
-from avalanche_backup.verbs import backup
 from avalanche_backup.verbs import catalog as listing
+from avalanche_backup.verbs import destinations
 from avalanche_contract.request import DirectoryStorage, Run, SqliteSource
 from tests.integration import runs
 from tests.integration.runs import PREFIX, Runner
@@ -138,7 +138,7 @@ def test_a_lost_reply_to_the_commit_never_costs_the_data_that_it_names(
     runner: Runner, source: SqliteSource, monkeypatch: pytest.MonkeyPatch, reads_that_break: int
 ) -> None:
     losing = LosesReplies(runner.store, reads_that_break)
-    monkeypatch.setattr(backup, "open_store", lambda _storage: losing)
+    monkeypatch.setattr(destinations, "open_store", lambda _storage: losing)
     with suppress(StorageUnavailable):
         scheduled(runner, source)
     monkeypatch.undo()

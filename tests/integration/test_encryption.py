@@ -23,7 +23,7 @@ from avalanche_backup.errors import (
     VerificationFailed,
 )
 from avalanche_backup.storage.base import Store
-from avalanche_backup.verbs import restore, verify
+from avalanche_backup.verbs import destinations, restore
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.request import (
     Credential,
@@ -93,7 +93,7 @@ class Counting:
 @pytest.fixture
 def counting(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Counting:
     store = Counting(runner.store)
-    for verb in (restore, verify):
+    for verb in (restore, destinations):
         monkeypatch.setattr(verb, "open_store", lambda _: store)
     return store
 

@@ -6,13 +6,22 @@ Reads and writes documents beside the data through a store; knows no source and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 from avalanche_backup import layout
-from avalanche_backup.errors import BackupMissing, Failure, ObjectExists, ObjectMissing, StorageInvalid
+from avalanche_backup.errors import (
+    BackupMissing,
+    Failure,
+    ObjectExists,
+    ObjectMissing,
+    StorageInvalid,
+    StorageUnavailable,
+)
 from avalanche_backup.metadata import BackupMetadata, MetadataInvalid, read_metadata, write_metadata
 from avalanche_backup.storage.base import Store
 from avalanche_contract.base import format_time
@@ -22,6 +31,8 @@ from avalanche_contract.result import Artifact, Entry, VerificationStatus
 
 DOCUMENT_MAX_BYTES = 16 * 1024 * 1024
 """Far above any metadata; below what would hurt a small pod."""
+NAMES = 100
+"""How many seconds an ID moves on at most."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,14 @@ def commit(store: Store, prefix: str, metadata: BackupMetadata) -> None:
 
     :raises ObjectExists: another run committed under this ID.
     """
-    key, document = layout.metadata_key(prefix, metadata.backup_id), write_metadata(metadata)
+    put_once(store, layout.metadata_key(prefix, metadata.backup_id), write_metadata(metadata))
+
+
+def put_once(store: Store, key: str, document: bytes) -> None:
+    """Write a document create-only; that just this lies there already is no failure.
+
+    :raises ObjectExists: another one does.
+    """
     try:
         store.put(key, document)
     except Failure:
@@ -107,7 +125,11 @@ def read_one(store: Store, key: str) -> Found | Damaged | None:
         metadata = read_metadata(read_document(store, key))
     except ObjectMissing:
         return None
-    except (MetadataInvalid, StorageInvalid) as error:
+    except MetadataInvalid as error:
+        return Damaged(key, str(error))
+    except StorageInvalid as error:
+        if error.reason != "DocumentInvalid":  # the storage itself: nothing is known of the document
+            raise
         return Damaged(key, str(error))
     if metadata.backup_id != named:
         return Damaged(key, f"it names {metadata.backup_id}")
@@ -132,22 +154,40 @@ def prefixes(store: Store) -> list[str]:
     return sorted({place[0] for place in keys if place is not None})
 
 
-def choose_id(
-    store: Store, prefix: str, backup_type: BackupType, moment: datetime, identity: str
-) -> tuple[str, BackupMetadata | None]:
+def taken_ids(
+    store: Store, prefix: str, backup_type: BackupType, moment: datetime
+) -> dict[str, Found | Damaged]:
+    """Give the backups of one type that are named by a moment, or by one of the :data:`NAMES` seconds after it."""
+    first = moment.replace(microsecond=0)
+    ids = [backup_id(backup_type, first + timedelta(seconds=number)) for number in range(NAMES)]
+    keys = {layout.metadata_key(prefix, each): each for each in ids}
+    days = sorted({key.rpartition("_metadata")[0][: -len("_hhmmss")] for key in keys})
+    there = sorted(each.key for day in days for each in store.list(day) if each.key in keys)
+    found = {keys[key]: read_one(store, key) for key in there}
+    return {named: each for named, each in found.items() if each is not None}
+
+
+def free_id(backup_type: BackupType, moment: datetime, taken: Sequence[str]) -> str:
     """Give the ID of a run: its second, or the next one that no other run has.
 
-    The metadata comes along where this very run is committed already.
+    :raises StorageUnavailable: there is none for minutes.
     """
-    second = moment.replace(microsecond=0)
-    while True:
-        wanted = backup_id(backup_type, second)
-        found = read_one(store, layout.metadata_key(prefix, wanted))
-        if found is None:
-            return wanted, None
-        if isinstance(found, Found) and found.metadata.run.identity == identity:
-            return wanted, found.metadata
-        second += timedelta(seconds=1)
+    first = moment.replace(microsecond=0)
+    ids = (backup_id(backup_type, first + timedelta(seconds=number)) for number in range(NAMES))
+    wanted = next((each for each in ids if each not in taken), None)
+    if wanted is None:
+        raise StorageUnavailable(f"every name for {NAMES} seconds after {first} is taken")
+    return wanted
+
+
+def storage_id(store: Store) -> str:
+    """Give the UUID of a place, which is given to it where it has none."""
+    known = read_json(store, layout.STORAGE_FILE)
+    if known is None:
+        with suppress(ObjectExists):
+            store.put(layout.STORAGE_FILE, json.dumps({"id": str(uuid.uuid4())}).encode())
+        known = read_json(store, layout.STORAGE_FILE) or {}
+    return str(known.get("id", ""))
 
 
 def check_owner(store: Store, prefix: str, writer: Writer, *, claim: bool) -> None:
@@ -155,9 +195,23 @@ def check_owner(store: Store, prefix: str, writer: Writer, *, claim: bool) -> No
 
     :raises StorageInvalid: it is another's.
     """
-    key = f"{prefix}{layout.OWNER_FILE}"
     wanted = {"cluster_uid": writer.cluster_uid, "namespace": writer.namespace, "policy": writer.policy,
               "policy_uid": writer.policy_uid}  # fmt: skip
+    _check_owner(store, prefix, wanted, claim=claim)
+
+
+def copy_owner(store: Store, prefix: str, target: Store, target_prefix: str) -> None:
+    """Let a folder belong to whom another one belongs to.
+
+    :raises StorageInvalid: it is somebody else's.
+    """
+    owner = _read_owner(store, f"{prefix}{layout.OWNER_FILE}")
+    if owner is not None:
+        _check_owner(target, target_prefix, owner, claim=True)
+
+
+def _check_owner(store: Store, prefix: str, wanted: dict[str, Any], *, claim: bool) -> None:
+    key = f"{prefix}{layout.OWNER_FILE}"
     owner = _read_owner(store, key)
     if owner is None and claim:
         try:
@@ -180,7 +234,7 @@ def _read_owner(store: Store, key: str) -> dict[str, Any] | None:
         owner = json.loads(read_document(store, key))  # asked once: another attempt may write it meanwhile
     except ObjectMissing:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         owner = None
     if not isinstance(owner, dict):
         raise StorageInvalid(

@@ -13,6 +13,7 @@
     │   └── ObjectExists        a create-only write found the name taken
     ├── ObjectMissing           a read found nothing
     ├── BackupMissing           no such backup
+    ├── CopiesMissing           fewer copies than are needed: another try completes them
     ├── VerificationFailed      stored bytes are not what was written
     ├── RestoreRefused          the target is untouched
     ├── RestoreFailed           the target is marked
@@ -133,6 +134,13 @@ class BackupMissing(Failure):
 
     exit_code = ExitCode.NOT_FOUND
     default_reason = "BackupNotFound"
+
+
+class CopiesMissing(Failure):
+    """A backup was committed in fewer places than are needed; those copies stay, and another try completes the others."""
+
+    exit_code = ExitCode.COPIES_MISSING
+    default_reason = "CopiesMissing"
 
 
 class VerificationFailed(Failure):

@@ -59,6 +59,11 @@ def restoring_keys(prefix: str, backup_id: str) -> str:
     return _beside(prefix, backup_id, "_restoring_")
 
 
+def tombstone_key(prefix: str, backup_id: str) -> str:
+    """Give the key of the document that says that a backup is being removed."""
+    return _beside(prefix, backup_id, "_tombstone.json")
+
+
 def object_name(backup_id: str, source: str | None, suffix: str, attempt: int) -> str:
     """Name a stored object: ``source`` only where there are several; ``attempt`` 0 is the plain name."""
     middle = f"_{source}" if source else ""

@@ -17,7 +17,15 @@ from types import TracebackType
 
 from avalanche_backup import layout
 from avalanche_backup.catalog import read_json
-from avalanche_backup.errors import Failure, ObjectExists, RestoreFailed, RestoreRefused, TargetLocked
+from avalanche_backup.errors import (
+    Failure,
+    ObjectExists,
+    RestoreFailed,
+    RestoreRefused,
+    StorageInvalid,
+    StorageUnavailable,
+    TargetLocked,
+)
 from avalanche_backup.storage.base import Store
 from avalanche_contract.base import format_time
 
@@ -128,9 +136,7 @@ class KeptLocks:
 
     def __enter__(self) -> KeptLocks:
         try:
-            for store, prefix in self._places:
-                self._take(store, prefix)
-                self._taken.append((store, prefix))
+            self._take_all()
         except BaseException:
             self._release()
             raise
@@ -159,6 +165,21 @@ class KeptLocks:
                     reason="LockLost",
                 )
             yield chunk
+
+    def _take_all(self) -> None:
+        """Take the lock in every place that answers: one that is down must not keep a restore from another's copy.
+
+        A backup looks into every place of its own, so that one place in each folder is enough to be seen.
+        """
+        unreached: dict[str, Failure] = {}
+        for store, prefix in self._places:
+            try:
+                self._take(store, prefix)
+                self._taken.append((store, prefix))
+            except (StorageUnavailable, StorageInvalid) as failure:
+                unreached[prefix] = failure
+        for prefix in unreached.keys() - {prefix for _, prefix in self._taken}:
+            raise unreached[prefix]
 
     def _take(self, store: Store, prefix: str) -> None:
         """Wait for a lock that nobody renews, which a killed restore left; refuse one that is renewed."""

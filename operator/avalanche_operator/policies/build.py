@@ -163,7 +163,7 @@ def probe_job(applied: Applied, number: int) -> JobPlan:
     request = ProbeRequest(
         nonce=nonce_of(meta["uid"], applied.settings.cluster_uid),
         sources=sources,
-        place=applied.place,
+        places=(applied.place,),
         writer=applied.writer,
         encryption=applied.encryption,
     )

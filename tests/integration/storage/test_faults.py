@@ -13,6 +13,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 
 from avalanche_backup.errors import Failure, ObjectExists, StorageInvalid, StorageUnavailable
+from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.pipeline.upload import Encoding, Upload
 from avalanche_backup.storage import answers, gcs
 from avalanche_backup.storage.base import Store
@@ -201,7 +202,7 @@ def test_a_download_that_always_breaks_is_a_failure_and_never_an_end(faulty: Fau
 
 def test_a_bit_flipped_on_the_way_down_is_found_at_read_back(faulty: Faulty) -> None:
     faulty.fail("read", Fault(flip_down=True), times=1000)
-    with Upload(faulty.store, lambda _: "object", Encoding("None")) as upload:
+    with Upload([Destination(faulty.store)], lambda _: "object", Encoding("None")) as upload:
         upload.write(os.urandom(1000))
         with pytest.raises(Failure) as raised:
             upload.commit()
@@ -211,7 +212,7 @@ def test_a_bit_flipped_on_the_way_down_is_found_at_read_back(faulty: Faulty) -> 
 def test_a_writer_that_may_not_delete_still_says_what_went_wrong(faulty: Faulty) -> None:
     faulty.fail("read", Fault(flip_down=True), times=1000)
     denied = faulty.proxy.fail("DELETE", "", Fault(status=403, code="AccessDenied"), times=1000)
-    with Upload(faulty.store, lambda _: "object", Encoding("None")) as upload:
+    with Upload([Destination(faulty.store)], lambda _: "object", Encoding("None")) as upload:
         upload.write(os.urandom(1000))
         with pytest.raises(Failure) as raised:
             upload.commit()

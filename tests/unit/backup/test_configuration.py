@@ -44,7 +44,7 @@ def test_a_comment_may_follow_a_value_quoted_or_not(tmp_path: Path, written: str
 @pytest.mark.parametrize("empty", [None, {}, {"backup": {}}])
 def test_without_a_file_the_defaults_hold(empty: Any) -> None:
     configuration = Configuration(parse(empty), {})
-    storage, files = configuration.place.storage, configuration.source("files")
+    storage, files = configuration.local.storage, configuration.source("files")
     assert isinstance(storage, DirectoryStorage) and storage.root == "data/backups"
     assert isinstance(files, FilesSource)
     assert files.paths == ("data/datasets", "data/reference", "data/results", "config")
@@ -85,13 +85,13 @@ def test_what_is_wrong_is_named(document: Any, sentence: str) -> None:
 
 @pytest.mark.parametrize(("value", "cloud"), [("true", True), ("YES", True), ("0", False), ("", False)])
 def test_the_environment_switches_the_cloud_over_the_file(value: str, cloud: bool) -> None:
-    storage = _read({"BACKUP_CLOUD_ENABLED": value}, cloud={"enabled": not cloud}).place.storage
-    assert isinstance(storage, S3Storage) is cloud
+    places = _read({"BACKUP_CLOUD_ENABLED": value}, cloud={"enabled": not cloud}).places
+    assert [isinstance(each.storage, S3Storage) for each in places] == ([False, True] if cloud else [False])
 
 
 def test_a_bucket_takes_its_keys_from_the_environment_by_name_and_never_by_value() -> None:
     environment = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "canary"}
-    storage = _read(environment, cloud={"enabled": True, "s3": {"bucket": "b", "prefix": "p"}}).place.storage
+    storage = _read(environment, cloud={"enabled": True, "s3": {"bucket": "b", "prefix": "p"}}).cloud.storage
     assert isinstance(storage, S3Storage) and storage.prefix == "p/"
     assert (
         storage.secret_access_key is not None
@@ -176,7 +176,7 @@ def test_azure_is_told_by_the_file_and_the_environment() -> None:
         }
     )
     environment = {"AZURE_STORAGE_ACCOUNT": "account", "AZURE_STORAGE_CONNECTION_STRING": "x"}
-    storage = Configuration(section, environment).place.storage
+    storage = Configuration(section, environment).cloud.storage
     assert isinstance(storage, AzureStorage) and (storage.container, storage.prefix) == ("c", "p/")
     assert storage.account_name == "account" and storage.account_key is None
     assert storage.connection_string is not None
@@ -185,12 +185,12 @@ def test_azure_is_told_by_the_file_and_the_environment() -> None:
 
 def test_google_is_told_by_the_file_and_the_sdk_finds_the_key() -> None:
     cloud = {"enabled": True, "provider": "gcs", "gcs": {"bucket": "b", "prefix": "", "project_id": "edna-1"}}
-    storage = Configuration(parse({"backup": {"cloud": cloud}}), {}).place.storage
+    storage = Configuration(parse({"backup": {"cloud": cloud}}), {}).cloud.storage
     assert isinstance(storage, GcsStorage) and storage.credentials is None
     assert (storage.bucket, storage.prefix, storage.project_id) == ("b", "", "edna-1")
 
 
 def test_a_temporary_key_of_aws_is_taken_with_its_token() -> None:
     environment = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
-    storage = Configuration(parse({"backup": {"cloud": {"enabled": True}}}), environment).place.storage
+    storage = Configuration(parse({"backup": {"cloud": {"enabled": True}}}), environment).cloud.storage
     assert isinstance(storage, S3Storage) and storage.session_token is not None

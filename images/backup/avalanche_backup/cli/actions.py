@@ -21,7 +21,7 @@ from avalanche_backup.errors import (
 )
 from avalanche_backup.layout import STORAGE_FILE
 from avalanche_backup.metadata import BackupMetadata
-from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
+from avalanche_contract.names import BackupType, parse_backup_id
 from avalanche_contract.request import (
     BackupReference,
     BackupRequest,
@@ -33,12 +33,11 @@ from avalanche_contract.request import (
     RestoreTarget,
     VerifyRequest,
 )
-from avalanche_contract.result import Plan, Result
+from avalanche_contract.result import Copy, Plan, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from avalanche_backup.catalog import Damaged
     from avalanche_backup.verbs.context import Context
 
 
@@ -53,7 +52,8 @@ def _context(report: ConsoleReport) -> Iterator[Context]:
             report.close()
 
 
-def _run(request: Request) -> tuple[Result, ConsoleReport]:
+def run_request(request: Request) -> tuple[Result, ConsoleReport]:
+    """Carry a request out as a Job would, reporting to a person."""
     from avalanche_backup.verbs.dispatch import run  # noqa: PLC0415
 
     report = ConsoleReport()
@@ -61,30 +61,56 @@ def _run(request: Request) -> tuple[Result, ConsoleReport]:
         return run(request, context), report
 
 
-def _nonce() -> str:
+def nonce() -> str:
+    """Give the mark of one request."""
     return secrets.token_hex(16)
 
 
-def back_up(configuration: Configuration, backup_type: BackupType) -> BackupMetadata:
-    """Make one backup, and give its metadata."""
-    place = configuration.place
-    _prepare(place)
+def back_up(configuration: Configuration, backup_type: BackupType) -> tuple[BackupMetadata, list[Copy]]:
+    """Make one backup in every place; give its metadata, and each copy that could not be made.
+
+    One copy is enough: what could not be reached is told, and `upload` or the next `verify` completes it.
+    """
+    places, refused = _usable(configuration.places)
     request = BackupRequest(
-        nonce=_nonce(),
+        nonce=nonce(),
         backup_type=backup_type,
         sources=configuration.sources(backup_type),
-        destinations=(place,),
+        destinations=tuple(places),
+        min_copies=1,
         compression=configuration.compression,
         encryption=configuration.encryption,
     )
-    result, _ = _run(request)
-    return metadata_of(configuration, result.backup_id or "")
+    result, report = run_request(request)
+    told = [each for entry in report.entries for each in entry.copies if each.status != "Verified"]
+    return metadata_of(configuration, result.backup_id or ""), [*refused, *told]
 
 
-def _prepare(place: Place) -> None:
+def _usable(places: Sequence[Place]) -> tuple[list[Place], list[Copy]]:
+    """Prepare every place; a bucket that is not fit to be written to costs its own copy alone.
+
+    :raises Failure: no place can be used.
+    """
+    usable: list[Place] = []
+    refused: list[Copy] = []
+    first: Failure | None = None
+    for place in places:
+        try:
+            prepare(place)
+            usable.append(place)
+        except Failure as failure:
+            first = first or failure
+            told = {"reason": failure.reason, "message": failure.message}
+            refused.append(Copy(storage=place.storage.name, status="NotVerified", **told))
+    if not usable and first is not None:
+        raise first
+    return usable, refused
+
+
+def prepare(place: Place) -> None:
     """Make the folder of the first backup, or see once that a bucket is fit to be written to.
 
-    :raises StorageInvalid: it is not.
+    :raises Failure: it is not.
     """
     from avalanche_backup.catalog import read_json  # noqa: PLC0415
     from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
@@ -98,7 +124,7 @@ def _prepare(place: Place) -> None:
                 reason="PermissionDenied",
             ) from None
     elif read_json(open_store(place.storage), STORAGE_FILE) is None:
-        _run(ProbeRequest(nonce=_nonce(), storage=place.storage))
+        run_request(ProbeRequest(nonce=nonce(), storage=place.storage))
 
 
 def metadata_of(configuration: Configuration, backup_id: str) -> BackupMetadata:
@@ -106,57 +132,52 @@ def metadata_of(configuration: Configuration, backup_id: str) -> BackupMetadata:
 
     :raises BackupMissing: there is none of this ID.
     """
-    from avalanche_backup import catalog  # noqa: PLC0415
-    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+    from avalanche_backup.cli.places import find, holding  # noqa: PLC0415
 
-    place = configuration.place
-    return catalog.find(open_store(place.storage), place.prefix, backup_id).metadata
+    return find(holding(configuration, backup_id), backup_id)
 
 
-def list_backups(
-    configuration: Configuration, backup_type: BackupType | None
-) -> tuple[list[BackupMetadata], list[Damaged]]:
-    """Give all backups, the newest first, and each metadata file that cannot be read.
+def verify(configuration: Configuration, backup_id: str, *, heal: bool = True) -> tuple[str, str, str]:
+    """Verify every copy of one backup, and give (status, reason, message).
 
-    :raises StorageInvalid: the folder is not there: no backup was made yet, or its disk is not mounted.
+    ``NotVerified`` where what opens it is not at hand, or where a copy is missing and could not be made anew.
     """
-    from avalanche_backup import catalog  # noqa: PLC0415
-    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
-
-    place = configuration.place
-    types = (backup_type,) if backup_type else BACKUP_TYPES
-    found = catalog.backups(open_store(place.storage), place.prefix, types)
-    good = [each.metadata for each in found if isinstance(each, catalog.Found)]
-    damaged = [each for each in found if isinstance(each, catalog.Damaged)]
-    return sorted(good, key=lambda each: (each.timestamp, each.backup_id), reverse=True), damaged
-
-
-def verify(configuration: Configuration, backup_id: str) -> tuple[str, str, str]:
-    """Verify one backup, and give (status, reason, message); ``NotVerified`` where what opens it is not at hand."""
-    request = VerifyRequest(nonce=_nonce(), backup=_reference(configuration, backup_id))
+    first, *others = configuration.places
+    reference = _reference(first, configuration, backup_id)
+    request = VerifyRequest(nonce=nonce(), backup=reference, others=tuple(others), heal=heal and bool(others))
     try:
-        result, _ = _run(request)
+        result, _ = run_request(request)
     except VerificationFailed as failure:
         return "VerificationFailed", failure.reason, failure.message
     except IdentityMissing as missing:
         return "NotVerified", missing.reason, missing.message
+    if any(each.status == "VerificationFailed" for each in result.copies):
+        return "VerificationFailed", "CopyDamaged", result.message
+    if any(each.status == "NotVerified" for each in result.copies):
+        return "NotVerified", "CopiesIncomplete", result.message
     return "Verified", result.reason, result.message
 
 
 def plan_restore(
-    configuration: Configuration, backup_id: str, part: BackupType, jobs: int = 1
+    configuration: Configuration, backup_id: str, part: BackupType, jobs: int = 1, *, from_cloud: bool = False
 ) -> tuple[RestoreRequest, Plan]:
-    """Look at what a restore would do, and touch nothing. ``jobs`` above 1: of a database, not in one transaction."""
-    metadata = metadata_of(configuration, backup_id)
+    """Look at what a restore would do, and touch nothing. The copy in the folder is read, else that in the bucket.
+
+    ``jobs`` above 1: of a database, not in one transaction.
+    """
+    from avalanche_backup.cli.places import find, holding  # noqa: PLC0415
+
+    place = holding(configuration, backup_id, from_cloud=from_cloud)
+    metadata = find(place, backup_id)
     request = RestoreRequest(
-        nonce=_nonce(),
+        nonce=nonce(),
         mode="Plan",
         request_uid=f"command-line-{secrets.token_hex(8)}",
-        backup=_reference(configuration, backup_id),
+        backup=_reference(place, configuration, backup_id),
         targets=_targets(configuration, metadata, part, jobs),
-        locks=(configuration.place,),
+        locks=_locks(configuration, place),
     )
-    _, report = _run(request)
+    _, report = run_request(request)
     return request, report.plans[-1]
 
 
@@ -165,7 +186,7 @@ def execute_restore(request: RestoreRequest, plan: Plan) -> Result:
 
     :raises RestoreRefused: the target changed since; nothing was touched.
     """
-    result, _ = _run(request.model_copy(update={"mode": "Execute", "approved_plan": plan.digest}))
+    result, _ = run_request(request.model_copy(update={"mode": "Execute", "approved_plan": plan.digest}))
     return result
 
 
@@ -205,13 +226,18 @@ def _targets(
     return tuple(targets)
 
 
-def _reference(configuration: Configuration, backup_id: str) -> BackupReference:
+def _locks(configuration: Configuration, place: Place) -> tuple[Place, ...]:
+    """Give where a lock is taken: wherever backups of this target go, and where this one is read from."""
+    return configuration.places if place in configuration.places else (*configuration.places, place)
+
+
+def _reference(place: Place, configuration: Configuration, backup_id: str) -> BackupReference:
     try:
         backup_type, _ = parse_backup_id(backup_id)
     except ValueError as error:
         raise BackupMissing(str(error)) from None
     return BackupReference(
-        place=configuration.place,
+        place=place,
         backup_type=backup_type,
         backup_id=backup_id,
         identity=configuration.identity,

@@ -139,7 +139,7 @@ class GcsSection(_Section):
 
 
 class CloudSection(_Section):
-    """Whether backups go to a bucket instead of a folder, and to whose."""
+    """Whether backups go to a bucket as well, and to whose."""
 
     enabled: bool = False
     provider: Literal["s3", "azure", "gcs"] = "s3"
@@ -226,13 +226,21 @@ class Configuration:
                 )
 
     @property
-    def place(self) -> Place:
-        """Give where backups lie."""
-        cloud = self._section.cloud
-        if not self._cloud_enabled(cloud.enabled):
-            return Place(storage=DirectoryStorage(name="local", root=self._section.root_dir))
+    def places(self) -> tuple[Place, ...]:
+        """Give where backups go: the folder, and the bucket where ``cloud.enabled``."""
+        both = self._cloud_enabled(self._section.cloud.enabled)
+        return (self.local, self.cloud) if both else (self.local,)
+
+    @property
+    def local(self) -> Place:
+        """Give the folder."""
+        return Place(storage=DirectoryStorage(name="local", root=self._section.root_dir))
+
+    @property
+    def cloud(self) -> Place:
+        """Give the bucket, whether backups go there or not."""
         storages = {"s3": self._s3, "azure": self._azure, "gcs": self._gcs}
-        return Place(storage=storages[cloud.provider]())
+        return Place(storage=storages[self._section.cloud.provider]())
 
     def _s3(self) -> Storage:
         s3 = self._section.cloud.s3

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from click.shell_completion import get_completion_class
 
-from avalanche_backup.cli.configuration import Configuration, read_configuration
-from avalanche_backup.cli.environment import load_dotenv
+from avalanche_backup.cli import copies
 from avalanche_backup.cli.output import as_json, plan_text, size, table
+from avalanche_backup.cli.settings import Settings
 from avalanche_backup.errors import Failure, RestoreRefused, UsageInvalid, describe_defect
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
 
+if TYPE_CHECKING:
+    from avalanche_contract.request import RestoreRequest
+    from avalanche_contract.result import Plan
+
 PROGRAM = "avalanche-backup"
 _TYPE = click.Choice(list(BACKUP_TYPES))
-
-
-class Settings:
-    """What the options before the command say."""
-
-    def __init__(self, config: Path | None, output: str) -> None:
-        self._config, self.json = config, output == "json"
-
-    @property
-    def configuration(self) -> Configuration:
-        """Read the configuration, when a command needs it."""
-        load_dotenv(Path(".env"))
-        return read_configuration(self._config, os.environ)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,6 +50,7 @@ def cli(context: click.Context, config: Path | None, output: str) -> None:
     avalanche-backup full                         database and files, as one backup
     avalanche-backup list --type database         what there is, the newest first
     avalanche-backup verify --all                 read everything back and compare
+    avalanche-backup sync                         what only the folder or only the bucket has, to the other one
     avalanche-backup restore database --backup-id database_20241122_020000
 
     Databases and keys come from the environment or .env: DB_TYPE, DB_HOST, DB_PORT, DB_NAME, DB_USER,
@@ -72,7 +63,13 @@ def cli(context: click.Context, config: Path | None, output: str) -> None:
 def _backup(settings: Settings, backup_type: BackupType) -> None:
     from avalanche_backup.cli.actions import back_up  # noqa: PLC0415
 
-    _show([back_up(settings.configuration, backup_type)], settings, single=True)
+    made, missing = back_up(settings.configuration, backup_type)
+    _show(made, settings)
+    for each in missing:
+        click.secho(f"warning: no copy in {each.storage}: {each.message}", fg="yellow", err=True)
+    if missing:
+        click.secho(f"complete it: {PROGRAM} sync", fg="yellow", err=True)
+        sys.exit(ExitCode.COPIES_INCOMPLETE)
 
 
 @cli.command()
@@ -108,35 +105,50 @@ def list_(settings: Settings, backup_type: BackupType | None) -> None:
 @click.option("--backup-id", help="This one.")
 @click.option("--recent", type=click.IntRange(min=1), metavar="N", help="The newest N.")
 @click.option("--all", "every", is_flag=True, help="All of them.")
+@click.option(
+    "--heal/--no-heal",
+    default=True,
+    help="Make copies anew that are missing or damaged, from a good one; the default with cloud.enabled.",
+)
 @click.pass_obj
-def verify(settings: Settings, backup_id: str | None, recent: int | None, every: bool) -> None:
+def verify(settings: Settings, backup_id: str | None, recent: int | None, every: bool, heal: bool) -> None:
     """Read backups back and compare every byte with what was written. Exit code 15 where one is damaged.
 
     Encrypted backups are decoded where backup.encryption.identity_file is set; where it is not, the stored bytes are
-    compared and the message says so. Exit code 14 where the identity does not open one of them.
+    compared and the message says so. Exit code 14 where the identity does not open one of them. With cloud.enabled every
+    copy is verified; exit code 24 where one is missing and could not be made anew.
     """
-    from avalanche_backup.cli import actions  # noqa: PLC0415
+    from avalanche_backup.cli import actions, places  # noqa: PLC0415
 
     if [backup_id is not None, recent is not None, every].count(True) != 1:
         raise UsageInvalid("say which: --backup-id ID, --recent N or --all")
     configuration = settings.configuration
-    found, damaged = ([], []) if backup_id else actions.list_backups(configuration, None)
-    wanted = [backup_id] if backup_id else [each.backup_id for each in found][:recent]
-    verdicts = [(each, *actions.verify(configuration, each)) for each in wanted]
+    listing = places.Listing() if backup_id else places.list_places(configuration.places, None)
+    wanted = [backup_id] if backup_id else [each.metadata.backup_id for each in listing.backups][:recent]
+    verdicts = [(each, *actions.verify(configuration, each, heal=heal)) for each in wanted]
     if every:
         verdicts += [
-            (_named(each.key), "VerificationFailed", "MetadataInvalid", each.message) for each in damaged
+            (named, "VerificationFailed", "MetadataInvalid", message)
+            for named, message in listing.damaged
+            if named not in wanted
         ]
     if settings.json:
         names = ("backup_id", "status", "reason", "message")
         click.echo(as_json([dict(zip(names, verdict, strict=True)) for verdict in verdicts]))
     else:
         click.echo(table(("BACKUP-ID", "STATUS", "REASON", "MESSAGE"), verdicts))
-    statuses = {status for _, status, _, _ in verdicts}
-    if "VerificationFailed" in statuses:
+    _exit_by({(status, reason) for _, status, reason, _ in verdicts})
+
+
+def _exit_by(verdicts: set[tuple[str, str]]) -> None:
+    """End with the code of the worst (status, reason)."""
+    if "VerificationFailed" in {status for status, _ in verdicts}:
         sys.exit(ExitCode.VERIFICATION_FAILED)
-    if "NotVerified" in statuses:
+    unverified = {reason for status, reason in verdicts if status == "NotVerified"}
+    if unverified - {"CopiesIncomplete"}:
         sys.exit(ExitCode.CREDENTIALS_MISSING)
+    if unverified:
+        sys.exit(ExitCode.COPIES_INCOMPLETE)
 
 
 @cli.command()
@@ -156,6 +168,7 @@ def verify(settings: Settings, backup_id: str | None, recent: int | None, every:
     default=1,
     help="Of a database of format directory: faster, and NOT in one transaction.",
 )
+@click.option("--from-cloud", is_flag=True, help="Read the copy in the bucket, though the folder has one.")
 @click.pass_obj
 def restore(  # noqa: PLR0917 - click passes what the options say
     settings: Settings,
@@ -165,6 +178,7 @@ def restore(  # noqa: PLR0917 - click passes what the options say
     force: bool,
     dry_run: bool,
     jobs: int,
+    from_cloud: bool,
 ) -> None:
     """Put a backup back: its database, its files, or both (full).
 
@@ -179,7 +193,10 @@ def restore(  # noqa: PLR0917 - click passes what the options say
     if backup_type and backup_type != _type_of(backup_id):
         raise UsageInvalid(f"{backup_id} is no {backup_type} backup")
     part = next(each for each in BACKUP_TYPES if each == what)
-    _restore(settings, backup_id, part, force=force, dry_run=dry_run, jobs=jobs)
+    from avalanche_backup.cli.actions import plan_restore  # noqa: PLC0415
+
+    planned = plan_restore(settings.configuration, backup_id, part, jobs, from_cloud=from_cloud)
+    _restore(settings, planned, force=force, dry_run=dry_run)
 
 
 def _type_of(backup_id: str) -> str:
@@ -189,12 +206,10 @@ def _type_of(backup_id: str) -> str:
         raise UsageInvalid(str(error)) from None
 
 
-def _restore(
-    settings: Settings, backup_id: str, part: BackupType, *, force: bool, dry_run: bool, jobs: int
-) -> None:
+def _restore(settings: Settings, planned: tuple[RestoreRequest, Plan], *, force: bool, dry_run: bool) -> None:
     from avalanche_backup.cli import actions  # noqa: PLC0415
 
-    request, plan = actions.plan_restore(settings.configuration, backup_id, part, jobs)
+    request, plan = planned
     shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
     click.echo(shown, err=settings.json and not dry_run)
     if dry_run:
@@ -243,30 +258,38 @@ def job() -> NoReturn:
     sys.exit(run_job())
 
 
-def _named(key: str) -> str:
-    """Give the backup ID in the key of a metadata file."""
-    return key.rpartition("/")[2].removesuffix("_metadata.json")
-
-
 def _list(settings: Settings, backup_type: BackupType | None) -> None:
-    from avalanche_backup.cli.actions import list_backups  # noqa: PLC0415
+    from avalanche_backup.cli.places import list_places  # noqa: PLC0415
 
-    found, damaged = list_backups(settings.configuration, backup_type)
-    for each in damaged:
-        click.secho(f"warning: {each.key}: {each.message}", fg="yellow", err=True)
-    _show(found, settings)
-
-
-def _show(found: list[BackupMetadata], settings: Settings, *, single: bool = False) -> None:
+    listing = list_places(settings.configuration.places, backup_type)
+    for named, message in listing.damaged:
+        click.secho(f"warning: {named}: {message}", fg="yellow", err=True)
     if settings.json:
-        documents: list[Any] = [each.model_dump(mode="json") for each in found]
-        click.echo(as_json(documents[0] if single else documents))
-        return
-    rows = [
-        (each.backup_id, each.backup_type, f"{each.snapshot_time:%Y-%m-%d %H:%M:%S}", size(each.size_bytes), each.status, each.checksum[:19])
-        for each in found
-    ]  # fmt: skip
-    click.echo(table(("BACKUP-ID", "TYPE", "DATA-OF (UTC)", "SIZE", "STATUS", "CHECKSUM"), rows))
+        listed = [each.metadata.model_dump(mode="json") | {"copies": each.places} for each in listing.backups]
+        click.echo(as_json(listed))
+    else:
+        rows = [(*_cells(each.metadata), ", ".join(each.places)) for each in listing.backups]
+        click.echo(table((*_COLUMNS, "COPIES"), rows))
+    for name, failure in listing.failures.items():
+        click.secho(f"warning: {name} could not be read: {failure.message}", fg="yellow", err=True)
+    if listing.failures:
+        sys.exit(next(iter(listing.failures.values())).exit_code)
+
+
+_COLUMNS = ("BACKUP-ID", "TYPE", "DATA-OF (UTC)", "SIZE", "STATUS", "CHECKSUM")
+
+
+def _cells(each: BackupMetadata) -> tuple[str, ...]:
+    moment = f"{each.snapshot_time:%Y-%m-%d %H:%M:%S}"
+    return (each.backup_id, each.backup_type, moment, size(each.size_bytes), each.status, each.checksum[:19])
+
+
+def _show(made: BackupMetadata, settings: Settings) -> None:
+    click.echo(as_json(made.model_dump(mode="json")) if settings.json else table(_COLUMNS, [_cells(made)]))
+
+
+for _command in copies.COMMANDS:
+    cli.add_command(_command)
 
 
 class _Terminated(BaseException):

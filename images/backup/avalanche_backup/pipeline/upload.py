@@ -1,23 +1,22 @@
 """From plain bytes to a stored object: hash, compress, encrypt, hash again, upload, read back.
 
-Nothing exists for readers before :meth:`Upload.commit`, which the caller reaches only after its producer said that
+All of that is done once, however many destinations the encoded bytes go to (:mod:`~avalanche_backup.pipeline.fanout`). Nothing exists for readers before :meth:`Upload.commit`, which the caller reaches only after its producer said that
 everything was right.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from avalanche_backup.errors import Failure, StorageUnavailable
 from avalanche_backup.pipeline.compression import SUFFIX, Algorithm, compressor
-from avalanche_backup.pipeline.download import StreamFacts, checked
+from avalanche_backup.pipeline.download import StreamFacts, checked, checked_as_stored
 from avalanche_backup.pipeline.encryption import SUFFIX as ENCRYPTED_SUFFIX
 from avalanche_backup.pipeline.encryption import Recipient, encryptor
-from avalanche_backup.storage.base import ObjectWriter, Store
+from avalanche_backup.pipeline.fanout import Destination, Fanout, living
 
 MAX_NAMES = 100
 
@@ -54,9 +53,10 @@ class _Tally:
 
 @dataclass(frozen=True)
 class Stored:
-    """What an upload left in the store: sizes in bytes, SHA-256 in hex, of the stored and the plain bytes."""
+    """What an upload left in every destination: sizes in bytes, SHA-256 in hex, of the stored and the plain bytes."""
 
-    key: str
+    name: str
+    """Beneath the folder of each destination."""
     facts: StreamFacts
     recipients: tuple[str, ...]
     """Whose identities open it: those that were asked for; the key of the read-back is gone."""
@@ -65,12 +65,17 @@ class Stored:
 class Upload:
     """One artifact under way; a context that aborts unless it was committed."""
 
-    def __init__(self, store: Store, names: Callable[[int], str], encoding: Encoding) -> None:
-        """Begin. ``names`` gives the key of each try: 0 is the plain name, then the free suffixes."""
-        self._store, self._names, self._encoding = store, names, encoding
-        self._attempt = self._first_free(0)
-        self._writer: ObjectWriter = store.create(names(self._attempt))
-        self._stored = _Tally(self._writer.write)
+    def __init__(
+        self, destinations: Sequence[Destination], names: Callable[[int], str], encoding: Encoding
+    ) -> None:
+        """Begin. ``names`` gives the name of each try: 0 is the plain one, then the free suffixes; the same everywhere.
+
+        :raises Failure: no destination is left.
+        """
+        self._destinations, self._encoding = destinations, encoding
+        self._name = self._first_free(names)
+        self._fanout = Fanout(destinations, self._name)
+        self._stored = _Tally(self._fanout.write)
         self._encryptor = encryptor(encoding.recipients, self._stored)
         self._compressor = compressor(encoding.algorithm, encoding.level, self._encryptor)
         self._plain = _Tally(self._compressor.write)
@@ -81,9 +86,10 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._fanout.off()  # first: whoever waits for a store goes on
         self._compressor.abandon()
         self._encryptor.abandon()
-        self._writer.abort()
+        self._fanout.abandon()
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next plain bytes."""
@@ -95,16 +101,15 @@ class Upload:
         return self._plain.count
 
     def commit(self) -> Stored:
-        """Finish the object, and read it back: every stored byte hashed, decoded to the end and hashed again.
+        """Finish the object, and read it back: every stored byte of each copy hashed, decoded to the end and hashed again.
 
         What is encrypted is opened by the key that this stream alone has (:mod:`~avalanche_backup.pipeline.encryption`).
 
         :raises VerificationFailed: what lies there is not what was written; it is removed.
+        :raises Failure: no destination is left.
         """
         self._compressor.finish()
         self._encryptor.finish()
-        self._writer.commit()
-        key = self._names(self._attempt)
         facts = StreamFacts(
             algorithm=self._encoding.algorithm,
             size_bytes=self._stored.count,
@@ -113,19 +118,26 @@ class Upload:
             source_sha256=self._plain.sha256,
             encrypted=bool(self._encoding.recipients),
         )
-        try:
-            with self._store.read(key) as chunks:
-                for _ in checked(chunks, facts, key, self._encryptor.identities):
-                    pass
-        except BaseException:
-            with suppress(Failure):  # a writer's key may not delete: cleanup removes what nothing names
-                self._store.delete(key)
-            raise
-        return Stored(key, facts, tuple(each.text for each in self._encoding.recipients))
 
-    def _first_free(self, attempt: int) -> int:
-        while self._store.head(self._names(attempt)) is not None:
-            attempt += 1
-            if attempt > MAX_NAMES:
-                raise StorageUnavailable(f"{self._names(0)} and {MAX_NAMES} names after it are taken")
-        return attempt
+        def check(chunks: Iterator[bytes], decode: bool) -> Iterator[bytes]:
+            if decode:
+                return checked(chunks, facts, self._name, self._encryptor.identities)
+            return checked_as_stored(chunks, facts, self._name)
+
+        self._fanout.commit(check)
+        return Stored(self._name, facts, tuple(each.text for each in self._encoding.recipients))
+
+    def _first_free(self, names: Callable[[int], str]) -> str:
+        """Find a name that is free in every destination that answers."""
+        for attempt in range(MAX_NAMES + 1):
+            if not any(self._taken(each, names(attempt)) for each in living(self._destinations)):
+                return names(attempt)
+        raise StorageUnavailable(f"{names(0)} and {MAX_NAMES} names after it are taken")
+
+    def _taken(self, destination: Destination, name: str) -> bool:
+        try:
+            return destination.store.head(destination.key(name)) is not None
+        except Failure as failure:
+            destination.failure = failure
+            living(self._destinations)
+            return False

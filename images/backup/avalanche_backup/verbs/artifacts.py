@@ -41,6 +41,10 @@ class Reader:
     found: Found
     identities: Sequence[Identity] = ()
 
+    def key(self, artifact: ArtifactMetadata) -> str:
+        """Give where an artifact lies."""
+        return layout.folder(self.found.prefix, self.found.metadata.backup_type) + artifact.file
+
     def decodes(self, artifact: ArtifactMetadata) -> bool:
         """Say whether the plain bytes of an artifact can be had here."""
         return bool(self.identities) or not artifact.recipients
@@ -52,16 +56,18 @@ def open_artifact(reader: Reader, artifact: ArtifactMetadata) -> Iterator[Iterat
 
     :raises VerificationFailed: it is missing, damaged, or not what the metadata says; while it is read.
     """
-    with _stored(reader, artifact) as chunks:
+    with open_stored(reader, artifact) as chunks:
         yield checked(chunks, facts_of(artifact), artifact.file, reader.identities)
 
 
 @contextmanager
-def _stored(reader: Reader, artifact: ArtifactMetadata) -> Iterator[Iterator[bytes]]:
-    found = reader.found
-    key = layout.folder(found.prefix, found.metadata.backup_type) + artifact.file
+def open_stored(reader: Reader, artifact: ArtifactMetadata) -> Iterator[Iterator[bytes]]:
+    """Open an artifact as it is stored.
+
+    :raises VerificationFailed: it is missing.
+    """
     try:
-        with reader.store.read(key) as chunks:
+        with reader.store.read(reader.key(artifact)) as chunks:
             yield chunks
     except ObjectMissing:
         raise VerificationFailed(
@@ -77,7 +83,7 @@ def read_whole(reader: Reader, artifact: ArtifactMetadata) -> Iterator[int]:
     :raises VerificationFailed: it is damaged, or no complete dump.
     """
     if not reader.decodes(artifact):
-        with _stored(reader, artifact) as chunks:
+        with open_stored(reader, artifact) as chunks:
             yield from (0 for _ in checked_as_stored(chunks, facts_of(artifact), artifact.file))
         return
     first, last = b"", b""

@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from avalanche_backup import catalog, layout
 from avalanche_backup.catalog import Found
-from avalanche_backup.errors import Failure, ObjectExists, StorageUnavailable, mark_uncertain
-from avalanche_backup.locks import Lock, refuse_if_locked, refuse_if_restored
+from avalanche_backup.errors import (
+    CopiesMissing,
+    ObjectExists,
+    StorageUnavailable,
+    is_uncertain,
+    mark_uncertain,
+)
+from avalanche_backup.locks import Lock
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
 from avalanche_backup.pipeline.download import StreamFacts
+from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.pipeline.upload import Encoding, Upload
 from avalanche_backup.sources.base import Beside, Dump, Inspection, Source
 from avalanche_backup.sources.opening import open_source
-from avalanche_backup.storage.base import Store
-from avalanche_backup.storage.opening import open_store
+from avalanche_backup.verbs import copying
 from avalanche_backup.verbs.context import Context
+from avalanche_backup.verbs.destinations import (
+    RunIdentity,
+    attempt,
+    commit,
+    find_own,
+    open_destinations,
+    refuse_locked,
+    refuse_restored,
+    remove,
+)
 from avalanche_backup.verbs.keys import recipients_for
-from avalanche_contract.names import parse_backup_id, slot_of_job
+from avalanche_contract.names import slot_of_job
 from avalanche_contract.request import BackupRequest
-from avalanche_contract.result import Result
+from avalanche_contract.result import Copy, Result
 
 WARNINGS_MAX = 100
 TRIES = 5
-
-
-@dataclass(frozen=True)
-class RunIdentity:
-    """Which run this is, and the second that its backup is named by."""
-
-    text: str
-    moment: datetime
 
 
 @dataclass(frozen=True)
@@ -44,23 +52,27 @@ class _Work:
 
     request: BackupRequest
     context: Context
-    store: Store
-    prefix: str
+    destinations: Sequence[Destination]
     identity: RunIdentity
     backup_id: str
     start: datetime
     encoding: Encoding
-    lock: Lock | None
-    """Of the last restore of the target, as it was before anything was read."""
+    locks: Mapping[str, Lock | None]
+    """By destination: of the last restore of the target, as it was before anything was read."""
 
     @property
     def several(self) -> bool:
         return len(self.request.sources) > 1
 
+    @property
+    def folder(self) -> str:
+        return layout.folder("", self.request.backup_type)
+
 
 def run(request: BackupRequest, context: Context) -> Result:
-    """Make one backup, or find that this very run made it already.
+    """Make one backup in every destination, or find that this very run made it already, and complete its copies.
 
+    :raises CopiesMissing: it was committed, in fewer destinations than are needed.
     :raises Failure: nothing was committed.
     """
     start = context.now()
@@ -68,28 +80,20 @@ def run(request: BackupRequest, context: Context) -> Result:
     encoding = Encoding(
         request.compression.algorithm, request.compression.level, recipients_for(request.encryption)
     )
-    place = request.destinations[0]
-    store = open_store(place.storage)
-    catalog.check_owner(store, place.prefix, request.writer, claim=True)
+    destinations = open_destinations(request)
     for _ in range(TRIES):
-        backup_id, committed = catalog.choose_id(
-            store, place.prefix, request.backup_type, identity.moment, identity.text
-        )
-        if committed is not None:
-            context.report.entry(catalog.entry(store, Found(place.prefix, committed)))
-            return _result(
-                request, committed, "AlreadyCommitted", "this run was committed by another attempt"
-            )
-        lock = refuse_if_locked(store, place.prefix, context.now())
+        own = find_own(destinations, request, identity)
+        if not isinstance(own, str):
+            _complete(destinations, own, context)
+            return _end(request, context, destinations, own, "AlreadyCommitted")
+        locks = refuse_locked(destinations, context.now())
+        work = _Work(request, context, destinations, identity, own, start, encoding, locks)
         try:
-            metadata = _store(
-                _Work(request, context, store, place.prefix, identity, backup_id, start, encoding, lock)
-            )
+            made = _store(work)
         except ObjectExists:
             continue  # another attempt wrote under our name meanwhile: look again, and take the next one
-        context.report.entry(catalog.entry(store, Found(place.prefix, metadata)))
-        return _result(request, metadata, "Committed", f"{backup_id} was written and read back")
-    raise StorageUnavailable(f"other attempts took every name of {backup_id}")
+        return _end(request, context, destinations, made, "Committed")
+    raise StorageUnavailable(f"other attempts took every name of {own}")
 
 
 def identify(request: BackupRequest, context: Context, now: datetime) -> RunIdentity:
@@ -105,7 +109,7 @@ def identify(request: BackupRequest, context: Context, now: datetime) -> RunIden
     return RunIdentity(f"standalone/{uuid.uuid4()}", now)
 
 
-def _store(work: _Work) -> BackupMetadata:
+def _store(work: _Work) -> tuple[Destination, Found]:
     with ExitStack() as stack:
         opened = [
             open_source(source, _folder(work.context.scratch / f"source-{number}"))
@@ -115,16 +119,22 @@ def _store(work: _Work) -> BackupMetadata:
         artifacts: list[ArtifactMetadata] = []
         dumps: list[Dump] = []
         # Until the commit is begun: from then on the metadata may name them, whatever answer came.
-        stack.callback(lambda: _remove(work, artifacts))
+        stack.callback(lambda: remove(work.destinations, artifacts, work.folder))
         for source, inspection in looked:
             dump = _store_source(work, source, inspection, artifacts)
             dumps.append(dump)
         work.context.report.progress("Verifying", "", sum(each.source_bytes for each in artifacts), None)
         # A restore that began meanwhile may have been captured half done, and may have ended since.
-        refuse_if_restored(work.store, work.prefix, work.lock)
+        refuse_restored(work.destinations, work.locks)
         metadata = _describe(work, artifacts, dumps)
         stack.pop_all()
-    return _commit(work, metadata)
+    made = commit(work.destinations, work.request, metadata)
+    committed = made[1].metadata
+    if committed.artifacts != metadata.artifacts:  # another pod of this very run was faster
+        its_own = {each.file for each in committed.artifacts}
+        remove(work.destinations, [each for each in artifacts if each.file not in its_own], work.folder)
+        _complete(work.destinations, made, work.context)
+    return made
 
 
 def _store_source(
@@ -153,19 +163,18 @@ def _upload_beside(work: _Work, source: Source, beside: Beside) -> Upload:
 
 def _upload(work: _Work, source: Source, extension: str, encoding: Encoding) -> Upload:
     named = source.name if work.several else None
-    folder = layout.folder(work.prefix, work.request.backup_type)
 
-    def name(attempt: int) -> str:
-        return folder + layout.object_name(work.backup_id, named, extension + encoding.suffix, attempt)
+    def name(number: int) -> str:
+        return work.folder + layout.object_name(work.backup_id, named, extension + encoding.suffix, number)
 
-    return Upload(work.store, name, encoding)
+    return Upload(work.destinations, name, encoding)
 
 
 def _artifact(source: Source, upload: Upload, dump: Dump, role: str) -> ArtifactMetadata:
     stored = upload.commit()
     facts = stored.facts
     form = "Plain" if role == "globals" else source.format
-    file = stored.key.rpartition("/")[2]
+    file = stored.name.rpartition("/")[2]
     return ArtifactMetadata.model_validate(
         {
             "source": source.name,
@@ -243,42 +252,15 @@ def _describe(work: _Work, artifacts: list[ArtifactMetadata], dumps: list[Dump])
     )
 
 
-def _commit(work: _Work, metadata: BackupMetadata) -> BackupMetadata:
-    """Commit; an ID that another run took meanwhile moves on by a second."""
-    wanted = metadata
-    for _ in range(100):
-        try:
-            with _uncertain():
-                catalog.commit(work.store, work.prefix, wanted)
-            return wanted
-        except ObjectExists:
-            named, own = catalog.choose_id(
-                work.store, work.prefix, work.request.backup_type, wanted.timestamp, work.identity.text
-            )
-            if own is not None:  # another pod of this very run was faster, or our own answer was lost
-                its_own = {each.file for each in own.artifacts}
-                _remove(work, [each for each in metadata.artifacts if each.file not in its_own])
-                return own
-            wanted = metadata.model_copy(update={"backup_id": named, "timestamp": parse_backup_id(named)[1]})
-    raise StorageUnavailable("a hundred names for this backup were taken meanwhile")
+def _complete(destinations: Sequence[Destination], own: tuple[Destination, Found], context: Context) -> None:
+    """Copy what this run committed to the destinations that do not have it; the source is not read again."""
+    good, found = own
 
+    def complete(each: Destination) -> None:
+        if each is not good:
+            copying.copy(good, each, found.metadata.backup_id, context.copied)
 
-@contextmanager
-def _uncertain() -> Iterator[None]:
-    """Say of whatever breaks a commit off that the backup may exist all the same; nothing is tidied up then."""
-    try:
-        yield
-    except ObjectExists:
-        raise
-    except BaseException as error:
-        mark_uncertain(error)
-        raise
-
-
-def _remove(work: _Work, artifacts: list[ArtifactMetadata]) -> None:
-    for artifact in artifacts:
-        with suppress(Failure):  # a writer's key may not delete: cleanup removes what nothing names
-            work.store.delete(layout.folder(work.prefix, work.request.backup_type) + artifact.file)
+    attempt(destinations, complete)
 
 
 def _folder(path: Path) -> Path:
@@ -286,7 +268,58 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _result(request: BackupRequest, metadata: BackupMetadata, reason: str, message: str) -> Result:
+def _end(
+    request: BackupRequest,
+    context: Context,
+    destinations: Sequence[Destination],
+    made: tuple[Destination, Found],
+    reason: str,
+) -> Result:
+    """Tell of every copy, and fail where there are too few."""
+    first, found = made
+    copies = tuple(_copy(each, found.metadata) for each in destinations)
+    entry = catalog.entry(first.store, found)
+    context.report.entry(entry.model_copy(update={"copies": copies}) if len(copies) > 1 else entry)
+    missing = [each for each in copies if each.status != "Verified"]
+    told = "".join(f"; no copy in {each.storage}: {each.message}" for each in missing)
+    if len(copies) - len(missing) < (request.min_copies or len(copies)):
+        raise _too_few(found.metadata.backup_id, len(copies) - len(missing), request, destinations, told)
+    said = (
+        "was written and read back"
+        if reason == "Committed"
+        else "was committed by another attempt of this run"
+    )
+    return _result(request, found.metadata, reason, f"{found.metadata.backup_id} {said}{told}", copies)
+
+
+def _copy(each: Destination, metadata: BackupMetadata) -> Copy:
+    where = {
+        "storage": each.store.name,
+        "location": each.store.locate(layout.metadata_key(each.prefix, metadata.backup_id)),
+    }
+    if each.failure is not None:
+        return Copy(**where, status="NotVerified", reason=each.failure.reason, message=each.failure.message)
+    return Copy(
+        **where, status="Verified", checksum=metadata.checksum, verified_time=metadata.completion_time
+    )
+
+
+def _too_few(
+    backup_id: str, count: int, request: BackupRequest, destinations: Sequence[Destination], told: str
+) -> CopiesMissing:
+    needed = request.min_copies or len(request.destinations)
+    failure = CopiesMissing(
+        f"{backup_id} was written and read back in {count} of {len(request.destinations)} destinations, and {needed} are "
+        f"needed{told}"
+    )
+    if any(each.failure is not None and is_uncertain(each.failure) for each in destinations):
+        mark_uncertain(failure)
+    return failure
+
+
+def _result(
+    request: BackupRequest, metadata: BackupMetadata, reason: str, message: str, copies: Sequence[Copy]
+) -> Result:
     return Result(
         nonce=request.nonce,
         verb="backup",
@@ -302,4 +335,5 @@ def _result(request: BackupRequest, metadata: BackupMetadata, reason: str, messa
         source_bytes=metadata.source_bytes,
         checksum=metadata.checksum,
         verified_time=metadata.completion_time,
+        copies=tuple(each.brief for each in copies) if len(copies) > 1 else (),
     )

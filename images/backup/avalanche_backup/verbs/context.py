@@ -39,3 +39,7 @@ class Context:
     job_name: str = ""
     job_uid: str = ""
     """Empty without Kubernetes."""
+
+    def copied(self, source: str, done_bytes: int) -> None:
+        """Say how far a copy is."""
+        self.report.progress("Copying", source, done_bytes, None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from avalanche_backup.verbs import backup, catalog, probe, restore, verify
+from avalanche_backup.verbs import backup, catalog, copy, probe, restore, verify
 from avalanche_backup.verbs.context import Context
 from avalanche_contract.request import (
     BackupRequest,
     CatalogRequest,
+    CopyRequest,
     ProbeRequest,
     Request,
     RestoreRequest,
@@ -25,6 +26,8 @@ def run(request: Request, context: Context) -> Result:
             return backup.run(request, context)
         case VerifyRequest():
             return verify.run(request, context)
+        case CopyRequest():
+            return copy.run(request, context)
         case RestoreRequest():
             return restore.run(request, context)
         case ProbeRequest():

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import uuid
-from contextlib import suppress
-
 from avalanche_backup import catalog, layout
 from avalanche_backup.errors import ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
 from avalanche_backup.sources.opening import open_source
@@ -27,10 +23,8 @@ def run(request: ProbeRequest, context: Context) -> Result:
     if request.storage is not None:
         store = open_store(request.storage)
         probed = _read_only(store) if request.read_only else _read_write(store, context)
-    if request.place is not None:
-        catalog.check_owner(
-            open_store(request.place.storage), request.place.prefix, request.writer, claim=False
-        )
+    for place in request.places:
+        catalog.check_owner(open_store(place.storage), place.prefix, request.writer, claim=False)
     versions = {}
     for number, source in enumerate(request.sources):
         scratch = context.scratch / f"source-{number}"
@@ -70,7 +64,7 @@ def _read_write(store: Store, context: Context) -> ProbeResult:
     _check_conditional(store)
     skew = _clock_skew(store, context)
     return ProbeResult(
-        storage_id=_storage_id(store), conditional_writes=store.conditional, clock_skew_seconds=skew
+        storage_id=catalog.storage_id(store), conditional_writes=store.conditional, clock_skew_seconds=skew
     )
 
 
@@ -102,15 +96,6 @@ def _without_conditions(store: Store, what: str) -> StorageInvalid:
         "conditional writes, or accept a single writer in its conditionalWrites",
         reason="NoConditionalWrites",
     )
-
-
-def _storage_id(store: Store) -> str:
-    known = catalog.read_json(store, layout.STORAGE_FILE)
-    if known is None:
-        with suppress(ObjectExists):
-            store.put(layout.STORAGE_FILE, json.dumps({"id": str(uuid.uuid4())}).encode())
-        known = catalog.read_json(store, layout.STORAGE_FILE) or {}
-    return str(known.get("id", ""))
 
 
 def _clock_skew(store: Store, context: Context) -> int:

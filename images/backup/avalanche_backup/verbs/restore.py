@@ -6,7 +6,7 @@ nothing is read before an identity is there that opens it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -19,9 +19,10 @@ from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.artifacts import Reader, open_artifact, read_whole
 from avalanche_backup.verbs.context import Context
+from avalanche_backup.verbs.destinations import open_destination
 from avalanche_backup.verbs.keys import identities_for
 from avalanche_backup.verbs.plan import Target, make_plan, open_targets
-from avalanche_contract.request import RestoreRequest
+from avalanche_contract.request import Place, RestoreRequest
 from avalanche_contract.result import Plan, Result
 
 
@@ -43,8 +44,7 @@ def run(request: RestoreRequest, context: Context) -> Result:
             return _plan(request, context, store, found)
         # After a disaster there may be no more than a read-only key: no backup is written there either.
         wanted = [each for each in request.locks if writable or each != place]
-        places = [(open_store(each.storage), each.prefix) for each in wanted]
-        locks = stack.enter_context(KeptLocks(places, request.request_uid, context.now))
+        locks = stack.enter_context(KeptLocks(_lock_places(wanted), request.request_uid, context.now))
         return _execute(request, context, _Chosen(reader, locks))
 
 
@@ -84,6 +84,19 @@ def _kept(request: RestoreRequest, context: Context, store: Store, found: Found)
         if ended:
             with suppress(Failure):
                 end_of_restore(*where)
+
+
+def _lock_places(wanted: Sequence[Place]) -> list[tuple[Store, str]]:
+    """Open every place where a lock belongs; one that cannot be opened is left out where its folder lies elsewhere too.
+
+    :raises Failure: it does not.
+    """
+    opened = [open_destination(each) for each in wanted]
+    there = {each.prefix for each in opened if each.failure is None}
+    for each in opened:
+        if each.failure is not None and each.prefix not in there:
+            raise each.failure
+    return [(each.store, each.prefix) for each in opened if each.failure is None]
 
 
 def _plan(request: RestoreRequest, context: Context, store: Store, found: Found) -> Result:
