@@ -18,7 +18,7 @@ from avalanche_contract.request import (
     RestoreRequest,
     parse_request,
 )
-from avalanche_contract.result import Entry, Plan, ProbeResult, Result, TargetPlan, dump_result
+from avalanche_contract.result import Copy, Entry, Plan, ProbeResult, Result, TargetPlan, dump_result
 from avalanche_operator.app import LOOKS
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.settings import Settings, Surroundings
@@ -46,6 +46,10 @@ class World:
         self.clock_skew_seconds = 0
         self.lose_results_of: set[str] = set()
         """Verbs whose pods vanish after their work, before their result was seen."""
+        self.down: set[str] = set()
+        """Storages that do not answer."""
+        self.holding: dict[str, set[str]] = {}
+        """By the identity of a run: the storages that hold a copy."""
         self.catalog_answers: Literal["Whole", "Failed", "WithoutLog"] = "Whole"
 
     def person(self, kind: str, name: str, spec: Object) -> Object:
@@ -162,15 +166,23 @@ class World:
             nonce=request.nonce, verb=request.verb, verdict="Succeeded", reason="Succeeded", message="done"
         )
         if isinstance(request, ProbeRequest):
-            probed = ProbeResult(storage_id="store", clock_skew_seconds=self.clock_skew_seconds)
+            name = request.storage.name if request.storage else ""
+            if name in self.down:
+                down = {"verdict": "Failed", "reason": "StorageUnavailable", "message": "no answer"}
+                return base.model_copy(update=down), []
+            probed = ProbeResult(storage_id=f"id of {name}", clock_skew_seconds=self.clock_skew_seconds)
             return base.model_copy(update={"probe": probed}), []
         if isinstance(request, BackupRequest):
             return self._back_up(request, job, base)
         if isinstance(request, CatalogRequest):
+            name = request.storage.name
             found = [
-                each for each in self.bucket.values() if request.run_identity in (None, each.run_identity)
+                each
+                for each in self.bucket.values()
+                if request.run_identity in (None, each.run_identity)
+                and name in self.holding.get(each.run_identity, {name})
             ]
-            if self.catalog_answers == "Failed":
+            if self.catalog_answers == "Failed" or name in self.down:
                 down = {"verdict": "Failed", "reason": "StorageUnavailable", "message": "no answer"}
                 return base.model_copy(update=down), []
             pages = list(write_pages(request.nonce, found))
@@ -193,8 +205,29 @@ class World:
                 checksum=CHECKSUM, status="Succeeded", verified_time=self.time, verification="Verified",
             ),
         )  # fmt: skip
+        asked = [each.storage.name for each in request.destinations]
+        holding = self.holding.setdefault(identity, set()) | {name for name in asked if name not in self.down}
+        self.holding[identity] = holding
+        copies = tuple(
+            Copy(
+                storage=name,
+                status="Verified",
+                location=f"{name}:/",
+                checksum=CHECKSUM,
+                verified_time=self.time,
+            )
+            if name in holding
+            else Copy(storage=name, status="NotVerified", reason="StorageUnavailable", message="no answer")
+            for name in asked
+        )
+        if len(asked) > 1:
+            entry = entry.model_copy(update={"copies": copies})
+        if len(holding) < (request.min_copies or len(asked)):
+            few = {"verdict": "Failed", "reason": "CopiesMissing", "message": "too few copies"}
+            return base.model_copy(update=few), list(write_pages(request.nonce, [entry]))
         told = {name: getattr(entry, name) for name in ("backup_id", "run_identity", "start_time", "completion_time",
                 "snapshot_time", "size_bytes", "source_bytes", "checksum", "verified_time")}  # fmt: skip
+        told["copies"] = tuple(each.brief for each in entry.copies)
         return base.model_copy(update=told), list(write_pages(request.nonce, [entry]))
 
     def _restore(self, request: RestoreRequest, base: Result) -> tuple[Result, list[str]]:

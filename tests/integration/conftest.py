@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from avalanche_contract.request import (
     AzureStorage,
@@ -142,6 +144,20 @@ def bucket(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> S3Storage:
     monkeypatch.setenv("S3_SECRET", servers.SECRET_KEY)
     return S3Storage(
         name="s3", bucket=name, prefix="root/", endpoint=seaweed.endpoint, force_path_style=True,
+        access_key_id=Credential(described="S3_KEY", environment="S3_KEY"),
+        secret_access_key=Credential(described="S3_SECRET", environment="S3_SECRET"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def corner(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> S3Storage:
+    """Give a storage in a folder of this test's own of one bucket: SeaweedFS has volumes for some dozens of buckets."""
+    with suppress(ClientError):  # it is there
+        seaweed.client().create_bucket(Bucket="corners")
+    monkeypatch.setenv("S3_KEY", servers.ACCESS_KEY)
+    monkeypatch.setenv("S3_SECRET", servers.SECRET_KEY)
+    return S3Storage(
+        name="s3", bucket="corners", prefix=f"corner-{next(_NUMBERS)}/", endpoint=seaweed.endpoint, force_path_style=True,
         access_key_id=Credential(described="S3_KEY", environment="S3_KEY"),
         secret_access_key=Credential(described="S3_SECRET", environment="S3_SECRET"),
     )  # fmt: skip

@@ -56,7 +56,12 @@ class CloudProject(Project):
 
     def configure(self, **changes: Any) -> None:
         """Write the configuration."""
-        s3 = {"bucket": self.storage.bucket, "prefix": "here", "endpoint": self.storage.endpoint, **changes}
+        s3 = {
+            "bucket": self.storage.bucket,
+            "prefix": self.storage.prefix.rstrip("/"),
+            "endpoint": self.storage.endpoint,
+            **changes,
+        }
         cloud = {"enabled": True, "s3": s3}
         text = json.dumps({"backup": {"files": {"paths": ["data/in"]}, "cloud": cloud}})
         (self.folder / "config" / "backup.yaml").write_text(text)
@@ -72,16 +77,18 @@ class CloudProject(Project):
     def cloud(self) -> dict[str, bytes]:
         """Give what lies in the bucket."""
         client = Seaweed(self.storage.endpoint or "").client()
-        listed = client.list_objects_v2(Bucket=self.storage.bucket).get("Contents", ())
+        listed = client.list_objects_v2(Bucket=self.storage.bucket, Prefix=self.storage.prefix).get(
+            "Contents", ()
+        )
         keys = [each["Key"] for each in listed if _of_a_backup(each["Key"].rpartition("/")[2])]
         read = {key: client.get_object(Bucket=self.storage.bucket, Key=key)["Body"].read() for key in keys}
-        return {key.removeprefix("here/"): data for key, data in read.items()}
+        return {key.removeprefix(self.storage.prefix): data for key, data in read.items()}
 
     def remove(self, *keys: str) -> None:
         """Take objects out of the bucket."""
         for key in keys:
             client = Seaweed(self.storage.endpoint or "").client()
-            client.delete_object(Bucket=self.storage.bucket, Key=f"here/{key}")
+            client.delete_object(Bucket=self.storage.bucket, Key=f"{self.storage.prefix}{key}")
 
 
 def _of_a_backup(name: str) -> bool:
@@ -89,8 +96,8 @@ def _of_a_backup(name: str) -> bool:
 
 
 @pytest.fixture
-def project(tmp_path: Path, bucket: S3Storage) -> CloudProject:
-    return CloudProject(tmp_path, bucket)
+def project(tmp_path: Path, corner: S3Storage) -> CloudProject:
+    return CloudProject(tmp_path, corner)
 
 
 def test_a_backup_goes_to_the_folder_and_the_bucket_alike(project: CloudProject) -> None:

@@ -48,10 +48,10 @@ Break = Callable[..., None]
 
 
 @pytest.fixture
-def runner(tmp_path: Path, bucket: S3Storage) -> Runner:
+def runner(tmp_path: Path, corner: S3Storage) -> Runner:
     root = tmp_path / "volume"
     root.mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(root)), tmp_path / "scratch", others=(bucket,))
+    return Runner(DirectoryStorage(name="volume", root=str(root)), tmp_path / "scratch", others=(corner,))
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ class BackupStatus(ApiModel):
     phase: Phase | None = None
     """Only `Succeeded` is a backup that was written, read back and found whole."""
     conditions: Conditions = ()
-    """`Ready` is True exactly when the phase is `Succeeded`."""
+    """`Ready` is True exactly when the phase is `Succeeded`. `CopiesComplete`: of several destinations, each holds a copy."""
     job: Name | None = None
     """The Job of a manual run, once there was one."""
     lookup: Lookup | None = None
@@ -157,11 +157,15 @@ class BackupStatus(ApiModel):
     checksum: Checksum | None = None
     """SHA-256 of the stored object; of the sorted sha256sum list where there are several."""
     storage: Name | None = None
-    """The BackupStorage that it was written to."""
+    """The BackupStorage that it was written to: of several, the first that holds a copy."""
+    storages: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
+    """All that its run writes to, where there are several."""
+    min_copies: Annotated[int, Field(ge=1, le=8)] | None = None
+    """How many of those must hold a copy; left out, all."""
     prefix: Annotated[str, Field(max_length=512)] | None = None
     """Its policy's folder beneath the storage's root."""
     copies: Annotated[tuple[Copy, ...], Field(max_length=8)] = ()
-    """Where it lies."""
+    """Where it lies: each was read back and found whole."""
     artifacts: Annotated[tuple[BackupArtifact, ...], Field(max_length=16)] = ()
     """What it consists of; left out where the run's log was gone before it was read."""
     warnings: Annotated[tuple[Text, ...], Field(max_length=10)] = ()

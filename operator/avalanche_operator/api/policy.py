@@ -286,6 +286,10 @@ class BackupPolicySpec(ApiModel):
                 " || self.sources.all(each, has(each.postgresql))",
                 "podTemplate.scratch.ephemeral is for policies whose sources are all postgresql: use sizeLimit",
             ),
+            rule(
+                "!has(self.minCopies) || self.minCopies <= self.destinations.size()",
+                "minCopies is at most the number of destinations",
+            ),
         )
     )
 
@@ -321,8 +325,22 @@ class BackupPolicySpec(ApiModel):
     """How many Jobs of good runs stay, with their logs, once their Backups tell what they came to."""
     failed_jobs_history_limit: Annotated[int, Field(ge=1, le=100)] = 5
     """How many Jobs of failed and skipped runs stay, with their logs, once their Backups tell what they came to."""
-    destinations: Annotated[tuple[Destination, ...], Field(min_length=1, max_length=1)]
-    """Where the backup goes."""
+    destinations: Annotated[
+        tuple[Destination, ...],
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra=rules(
+                rule(
+                    "self.all(a, self.exists_one(b, b.storageRef.name == a.storageRef.name))",
+                    "each storage is a destination once: two copies in one place are lost together",
+                )
+            ),
+        ),
+    ]
+    """Where the backup goes: one pass over the sources feeds all of them. A restore reads from the first that is Ready."""
+    min_copies: Annotated[int, Field(ge=1, le=8)] | None = None
+    """How many destinations must hold the backup for a run to succeed; left out, all of them."""
     compression: PolicyCompression = PolicyCompression()
     """How it is compressed."""
     encryption: PolicyEncryption | None = None
@@ -358,7 +376,7 @@ class BackupPolicyStatus(ApiModel):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
-    """`Ready`: sources and storage can be used. `LastRunSucceeded`: what the last run came to. `Paused`: a restore works on the sources."""
+    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `Paused`: a restore works on the sources."""
     schedule: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="The schedule with every H and jitterSeconds resolved."
     )

@@ -69,6 +69,13 @@ class Lookup:
     storage_spec: BackupStorageSpec
     prefix: str
     placement: Placement
+    alone: bool = True
+    """The run writes there and nowhere else."""
+
+    @property
+    def mark(self) -> tuple[str, ...]:
+        """Keep the Jobs that ask several storages apart."""
+        return () if self.alone else (self.storage_name,)
 
 
 def lookup_job(backup: Object, where: Lookup, identity: str, settings: Settings, number: int) -> JobPlan:
@@ -82,7 +89,7 @@ def lookup_job(backup: Object, where: Lookup, identity: str, settings: Settings,
         run_identity=identity,
     )
     return JobPlan(
-        name=names.child_name(meta["name"], "Backup", meta["uid"], "lookup", str(number)),
+        name=names.child_name(meta["name"], "Backup", meta["uid"], "lookup", *where.mark, str(number)),
         owner=backup,
         request=request,
         mounts=mounts,

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from avalanche_contract.log import Answer
 from avalanche_contract.names import parse_backup_id
+from avalanche_contract.result import Copy as CopyTold
 from avalanche_contract.result import Entry, Result
 from avalanche_operator.api.backup import (
     BackupArtifact,
@@ -87,28 +89,24 @@ def ended(status: BackupStatus, told: Told) -> BackupStatus:
         return failed(status, told.outcome, "ResultLost", told.outcome.message)
     if result.verdict == "Skipped":
         return _closed(status, told.outcome, "Skipped", result.reason, result.message)
+    entry = next((each for each in told.answer.entries if each.run_identity == told.identity), None)
     if result.verdict not in ("Succeeded", "Suspect"):
-        return failed(status, told.outcome, result.reason, result.message)
+        held = with_copies(status, entry) if entry is not None else status
+        return failed(held, told.outcome, result.reason, result.message)
     if result.run_identity != told.identity:
         return failed(
             status, told.outcome, "ResultInvalid", f"the result is that of another run: {result.run_identity}"
         )
-    entry = next((each for each in told.answer.entries if each.run_identity == told.identity), None)
     return succeeded_by_entry(status, entry) if entry is not None else _succeeded(status, result)
 
 
 def succeeded_by_entry(status: BackupStatus, entry: Entry) -> BackupStatus:
     """Give the status of a committed run, from its catalog entry."""
-    storage = status.storage or ""
-    copy = Copy(
-        storage=storage, location=entry.location, checksum=entry.checksum, verified_time=entry.verified_time
-    )
     duration = int((entry.completion_time - entry.start_time).total_seconds())
-    return status.model_copy(
+    return with_copies(status, entry).model_copy(
         update={
             "phase": entry.status,
             "lookup": None,
-            "backup_id": entry.backup_id,
             "run_identity": entry.run_identity,
             "type": entry.backup_type,
             "start_time": entry.start_time,
@@ -120,14 +118,47 @@ def succeeded_by_entry(status: BackupStatus, entry: Entry) -> BackupStatus:
             "size": for_people(entry.size_bytes),
             "source_bytes": entry.source_bytes,
             "checksum": entry.checksum,
-            "copies": (copy,),
             "artifacts": tuple(BackupArtifact.model_validate(each.model_dump()) for each in entry.artifacts),
             "warnings": entry.warnings,
             "verification": Verification(status=entry.verification, last_verified_time=entry.verified_time),
             "failure_reason": None,
-            "message": entry.message or None,
+            "message": entry.message or _missing(entry.copies) or None,
         }
     )
+
+
+def with_copies(status: BackupStatus, entry: Entry) -> BackupStatus:
+    """Give the status with where the backup lies; where a restore reads it is the first of these."""
+    if entry.copies:
+        copies = tuple(_copy(each) for each in entry.copies if each.status == "Verified")
+    else:
+        copies = (
+            Copy(
+                storage=status.storage or "",
+                location=entry.location,
+                checksum=entry.checksum,
+                verified_time=entry.verified_time,
+            ),
+        )
+    storage = copies[0].storage if copies else status.storage
+    return status.model_copy(update={"backup_id": entry.backup_id, "copies": copies, "storage": storage})
+
+
+def needed(status: BackupStatus) -> int:
+    """Say how many copies the run needs."""
+    return status.min_copies or max(1, len(status.storages))
+
+
+def copies_complete(status: BackupStatus) -> Verdict | None:
+    """Say whether every destination of a good run holds a copy; ``None`` where there is one, or the run is not good."""
+    if len(status.storages) < 2 or status.phase not in ("Succeeded", "Suspect"):
+        return None
+    held = {each.storage for each in status.copies}
+    missing = [each for each in status.storages if each not in held]
+    if not missing:
+        return Verdict("CopiesComplete", "True", "CopiesComplete", f"{len(held)} copies were read back")
+    why = f": {status.message}" if status.message else ""
+    return Verdict("CopiesComplete", "False", "CopiesMissing", f"no copy in {', '.join(missing)}{why}")
 
 
 def failed(status: BackupStatus, outcome: Outcome, reason: str, message: str) -> BackupStatus:
@@ -160,18 +191,14 @@ def _succeeded(status: BackupStatus, result: Result) -> BackupStatus:
     duration = int((end - start).total_seconds()) if start and end else None
     backup_type = parse_backup_id(result.backup_id or "")[0]
     verification = Verification(status="Verified", last_verified_time=result.verified_time)
-    copies = (
-        (
-            Copy(
-                storage=status.storage or "",
-                location=status.prefix or "",
-                checksum=result.checksum,
-                verified_time=result.verified_time,
-            ),
-        )
-        if result.checksum
-        else ()
-    )
+    told = result.copies or (CopyTold(storage=status.storage or "", status="Verified"),)
+    where = {
+        "location": status.prefix or "",
+        "checksum": result.checksum,
+        "verified_time": result.verified_time,
+    }
+    found = [each.model_copy(update=where) for each in told if each.status == "Verified" and result.checksum]
+    copies = tuple(_copy(each) for each in found)
     return status.model_copy(
         update={
             "phase": result.verdict,
@@ -190,10 +217,26 @@ def _succeeded(status: BackupStatus, result: Result) -> BackupStatus:
             "source_bytes": result.source_bytes,
             "checksum": result.checksum,
             "copies": copies,
+            "storage": copies[0].storage if copies else status.storage,
             "verification": verification,
-            "message": None,
+            "message": _missing(result.copies) or None,
         }
     )
+
+
+def _copy(told: CopyTold) -> Copy:
+    return Copy(
+        storage=told.storage,
+        location=told.location[:1024],
+        checksum=told.checksum,
+        verified_time=told.verified_time,
+    )
+
+
+def _missing(copies: Iterable[CopyTold]) -> str:
+    """Say why copies are missing."""
+    missing = [each for each in copies if each.status != "Verified"]
+    return "; ".join(f"{each.storage}: {each.message or each.reason}" for each in missing)[:4096]
 
 
 def _age(found: Object, now: datetime) -> timedelta:

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from avalanche_contract import names
 from avalanche_operator.api.backup import TERMINAL, BackupSpec, BackupStatus
-from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.backups import lookup
-from avalanche_operator.backups.build import Lookup, lookup_job
+from avalanche_operator.backups.asking import ask_storages
 from avalanche_operator.backups.decide import (
-    Told,
     again_seconds,
     condition,
+    copies_complete,
     ended,
     is_lost,
-    succeeded_by_entry,
     under_way,
 )
-from avalanche_operator.backups.runs import Watched, heard, read_run
-from avalanche_operator.jobs.build import JobPlan, job
-from avalanche_operator.jobs.run import NameTaken, look
-from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
+from avalanche_operator.backups.runs import Watched, read_run
+from avalanche_operator.kube.conditions import merge_conditions, ready
 from avalanche_operator.kube.events import changed, write_status
-from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.settings import Surroundings
-from avalanche_operator.storages.reconcile import placement_of
 
 Object = dict[str, Any]
 KEPT_SECONDS = 600
@@ -54,55 +47,10 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
 async def _look(watched: Watched) -> BackupStatus:
     told, status = await read_run(watched)
     if is_lost(told):
-        return await _ask_storage(watched, status, told)
+        return await ask_storages(watched, status, told)
     if told.outcome.state == "Ended":
         return ended(status, told)
     return under_way(status, told, watched.found, watched.around.now())
-
-
-async def _ask_storage(watched: Watched, status: BackupStatus, told: Told) -> BackupStatus:
-    """Find out by the catalog what became of a run whose result was lost."""
-    gateway, now = watched.around.gateway, watched.around.now()
-    question = lookup.begun(status, now)
-    if lookup.wait_seconds(question, now) > 0:
-        return lookup.asking(status, question)
-    plan = await _question(watched, status, question.number)
-    if isinstance(plan, Verdict):
-        return lookup.unanswered(status, told, question, plan.message, now)
-    try:
-        outcome = await look(gateway, watched.found, plan.name, plan.request.nonce)
-        if outcome.state == "Missing":
-            await gateway.create(job(plan))
-    except (NameTaken, Refused) as obstacle:
-        return lookup.unanswered(status, told, question, str(obstacle), now)
-    if outcome.state != "Ended":
-        return lookup.asking(status, question)
-    answer = (await heard(watched, outcome, plan.request.nonce)).answer
-    found = lookup.answered(outcome, answer, watched.identity)
-    if found == "Unknown":
-        return lookup.unanswered(status, told, question, outcome.message or outcome.reason, now)
-    return lookup.not_there(status, told) if found == "NotThere" else succeeded_by_entry(status, found)
-
-
-async def _question(watched: Watched, status: BackupStatus, number: int) -> JobPlan | Verdict:
-    """Plan the Job that asks the storage that the run's own Job wrote to, or say why it cannot be asked."""
-    around, namespace = watched.around, watched.namespace
-    name, prefix = status.storage, status.prefix
-    if name is None:  # the Job was gone before anybody read where it writes
-        policy = await around.gateway.get("BackupPolicy", namespace, watched.spec.policy_ref.name)
-        if policy is None:
-            return Verdict("Ready", "False", "PolicyNotFound", "its policy is gone, which named the storage")
-        name = str(policy["spec"]["destinations"][0]["storageRef"]["name"])
-        prefix = names.policy_prefix(namespace, watched.spec.policy_ref.name)
-    storage = await around.gateway.get("BackupStorage", namespace, name)
-    if storage is None:
-        return Verdict("Ready", "False", "StorageNotFound", f"BackupStorage {name} does not exist: create it")
-    spec = BackupStorageSpec.model_validate(storage["spec"])
-    placement = await placement_of(storage, spec, around)
-    if isinstance(placement, Verdict):
-        return placement
-    where = Lookup(name, spec, prefix or "", placement)
-    return lookup_job(watched.found, where, watched.identity, around.settings, number)
 
 
 async def _write(watched: Watched, after: BackupStatus) -> None:
@@ -110,7 +58,8 @@ async def _write(watched: Watched, after: BackupStatus) -> None:
     generation = found["metadata"]["generation"]
     before = (found.get("status") or {}).get("conditions") or ()
     verdict = condition(after)
-    verdicts = ready(verdict, stalled=after.phase in TERMINAL)
+    complete = copies_complete(after)
+    verdicts = (*ready(verdict, stalled=after.phase in TERMINAL), *((complete,) if complete else ()))
     document = after.model_copy(update={"observed_generation": generation, "conditions": ()}).model_dump(
         mode="json", by_alias=True, exclude_none=True
     )

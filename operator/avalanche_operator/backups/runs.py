@@ -10,7 +10,7 @@ from avalanche_contract.log import Answer
 from avalanche_operator.api.backup import BackupSpec, BackupStatus
 from avalanche_operator.backups.build import manual_identity, manual_job_name, run_of_job
 from avalanche_operator.backups.decide import Told
-from avalanche_operator.jobs.asked import written_to
+from avalanche_operator.jobs.asked import backup_of
 from avalanche_operator.jobs.build import PlanImpossible, job, nonce_of
 from avalanche_operator.jobs.observe import Outcome, controlled_by
 from avalanche_operator.jobs.run import NameTaken, look, look_at, read_answer
@@ -151,10 +151,19 @@ async def _gone(watched: Watched, job_name: str, job_uid: str) -> Told:
 
 def pinned(status: BackupStatus, there: Object) -> BackupStatus:
     """Remember where a Job writes: its policy may name another storage by now, or be gone."""
-    place = written_to(there)
-    if status.storage is not None or place is None:
+    request = backup_of(there)
+    if status.storage is not None or request is None:
         return status
-    return status.model_copy(update={"storage": place.storage.name, "prefix": place.prefix})
+    names = tuple(each.storage.name for each in request.destinations)
+    first = request.destinations[0]
+    return status.model_copy(
+        update={
+            "storage": first.storage.name,
+            "prefix": first.prefix,
+            "storages": names if len(names) > 1 else (),
+            "min_copies": request.min_copies,
+        }
+    )
 
 
 def _waiting(watched: Watched, reason: str, message: str) -> Told:

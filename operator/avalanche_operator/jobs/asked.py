@@ -7,7 +7,6 @@ from typing import Any
 from avalanche_contract.names import CONTAINER, ENV_REQUEST, ENV_REQUEST_SHA256
 from avalanche_contract.request import (
     BackupRequest,
-    Place,
     Request,
     RequestInvalid,
     parse_request,
@@ -30,7 +29,7 @@ def request_of(job: Object) -> Request | None:
         return None
 
 
-def written_to(job: Object) -> Place | None:
-    """Give the place that a backup's Job writes to."""
+def backup_of(job: Object) -> BackupRequest | None:
+    """Give the request of a Job that backs up: it says where to."""
     request = request_of(job)
-    return request.destinations[0] if isinstance(request, BackupRequest) else None
+    return request if isinstance(request, BackupRequest) else None

@@ -1,4 +1,4 @@
-"""Bringing a policy together with its storage and claims. Reads only."""
+"""Bringing a policy together with its storages and claims. Reads only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.placement import place, seen_identity
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.policies.build import Applied
-from avalanche_operator.policies.decide import storage_verdict
+from avalanche_operator.policies.copies import choose
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]
@@ -20,13 +20,17 @@ async def apply_to(policy: Object, around: Surroundings) -> tuple[Applied | None
     """Give what Jobs of a policy are built from, and what stands in the way; with both, building is still right."""
     spec = BackupPolicySpec.model_validate(policy["spec"])
     namespace = policy["metadata"]["namespace"]
-    storage_name = spec.destinations[0].storage_ref.name
-    storage = await around.gateway.get("BackupStorage", namespace, storage_name)
-    obstacle = storage_verdict(storage, storage_name)
-    if storage is None:
+    names = [each.storage_ref.name for each in spec.destinations]
+    storages = {name: await around.gateway.get("BackupStorage", namespace, name) for name in names}
+    chosen = choose(storages, spec.min_copies)
+    obstacle = chosen.obstacle
+    if not chosen.written:
         return None, obstacle
-    storage_spec = BackupStorageSpec.model_validate(storage["spec"])
-    applied = Applied(policy, spec, storage_name, storage_spec, around.settings)
+    first, *others = [
+        (str(each["metadata"]["name"]), BackupStorageSpec.model_validate(each["spec"]))
+        for each in chosen.written
+    ]
+    applied = Applied(policy, spec, *first, around.settings, others=tuple(others), copies=chosen.complete)
     _, mounts = applied.sources()
     if not mounts.claims:
         return applied, obstacle

@@ -30,6 +30,7 @@ from avalanche_operator.jobs.build import (
 )
 from avalanche_operator.jobs.mounts import Mounts, encryption_part, source_part, storage_part
 from avalanche_operator.jobs.probing import DEADLINE_SECONDS
+from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -40,11 +41,12 @@ how many stay is not its to say, but the operator's, once their Backups tell wha
 
 @dataclass(frozen=True)
 class Applied:
-    """A policy together with the storage that it names: what every Job of it is built from."""
+    """A policy together with the storages that it names: what every Job of it is built from."""
 
     policy: Object
     spec: BackupPolicySpec
     storage_name: str
+    """The first destination."""
     storage_spec: BackupStorageSpec
     settings: Settings
     placement: Placement = field(default_factory=Placement)
@@ -52,6 +54,10 @@ class Applied:
     """No pod can have all the claims now: nothing is tried."""
     identity: Identity | None = None
     """As whom the pods that use the claims run, or ran."""
+    others: tuple[tuple[str, BackupStorageSpec], ...] = ()
+    """Further destinations by their names, in the policy's order."""
+    copies: Verdict | None = None
+    """CopiesComplete, where there are several destinations."""
 
     @property
     def namespace(self) -> str:
@@ -60,11 +66,25 @@ class Applied:
 
     @property
     def place(self) -> Place:
+        """Give where its backups lie first of all."""
+        return self.places[0]
+
+    @property
+    def places(self) -> tuple[Place, ...]:
         """Give where its backups lie."""
-        storage, _ = storage_part(self.storage_name, self.storage_spec)
-        return Place(
-            storage=storage, prefix=names.policy_prefix(self.namespace, self.policy["metadata"]["name"])
-        )
+        prefix = names.policy_prefix(self.namespace, self.policy["metadata"]["name"])
+        return tuple(Place(storage=storage_part(*each)[0], prefix=prefix) for each in self.storages)
+
+    @property
+    def storages(self) -> tuple[tuple[str, BackupStorageSpec], ...]:
+        """Give the destinations by their names, in the policy's order."""
+        return ((self.storage_name, self.storage_spec), *self.others)
+
+    @property
+    def min_copies(self) -> int | None:
+        """Give how many copies a run needs, where that is not one in each place."""
+        needed = self.spec.min_copies
+        return needed if needed is not None and needed < len(self.storages) else None
 
     @property
     def writer(self) -> Writer:
@@ -78,9 +98,9 @@ class Applied:
         )
 
     def sources(self) -> tuple[tuple[Source, ...], Mounts]:
-        """Give the sources of a request, and what a pod must mount for them, the storage and whom it encrypts for."""
+        """Give the sources of a request, and what a pod must mount for them, the storages and whom it encrypts for."""
         parts = [source_part(source, "backup") for source in self.spec.sources]
-        _, mounts = storage_part(self.storage_name, self.storage_spec)
+        mounts = sum((storage_part(*each)[1] for each in self.storages), Mounts())
         _, recipients = encryption_part(self.spec.encryption)
         return tuple(part for part, _ in parts), sum((each for _, each in parts), mounts + recipients)
 
@@ -105,7 +125,8 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
         run=run,
         backup_type=spec.backup_type,
         sources=sources,
-        destinations=(applied.place,),
+        destinations=applied.places,
+        min_copies=applied.min_copies,
         compression=Compression(algorithm=spec.compression.algorithm, level=spec.compression.level),
         encryption=applied.encryption,
     )
@@ -163,7 +184,7 @@ def probe_job(applied: Applied, number: int) -> JobPlan:
     request = ProbeRequest(
         nonce=nonce_of(meta["uid"], applied.settings.cluster_uid),
         sources=sources,
-        places=(applied.place,),
+        places=applied.places,
         writer=applied.writer,
         encryption=applied.encryption,
     )

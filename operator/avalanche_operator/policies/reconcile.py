@@ -44,6 +44,8 @@ class Looked:
     identity: Identity | None = None
     discard: str | None = None
     again_seconds: float = AGAIN_SECONDS
+    copies: Verdict | None = None
+    """CopiesComplete, where there are several destinations."""
 
 
 async def reconcile(key: Key, around: Surroundings) -> float | None:
@@ -92,7 +94,7 @@ async def _look_at_parts(found: Object, timed: Looked, around: Surroundings) -> 
     if applied is None:
         return replace(timed, verdict=obstacle or timed.verdict, again_seconds=10.0)
     await _apply_cron_job(applied, timed.schedule or "", around)
-    looked = replace(timed, identity=applied.identity)
+    looked = replace(timed, identity=applied.identity, copies=applied.copies)
     if applied.unplaceable:  # its CronJob is suspended
         looked = replace(looked, next_schedule=None)
     if obstacle is not None:
@@ -219,7 +221,7 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
     generation = found["metadata"]["generation"]
     verdicts = [
         *ready(looked.verdict, stalled=looked.stalled),
-        *(each for each in (state.runs.verdict, state.paused) if each),
+        *(each for each in (looked.copies, state.runs.verdict, state.paused) if each),
     ]
     cron_status = (state.scheduled or {}).get("status") or {}
     document: Object = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from avalanche_contract.names import policy_prefix
@@ -9,7 +10,9 @@ from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import RestoreRequestSpec, RestoreRequestStatus
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import IdentitiesDiffer, service_account
+from avalanche_operator.kube.conditions import find_condition
 from avalanche_operator.kube.gateway import Gateway
+from avalanche_operator.policies.copies import can_be_mounted
 from avalanche_operator.restores.build import Prepared
 from avalanche_operator.restores.targets import RestoreImpossible, choose_backup, chosen_sources, readers_of
 from avalanche_operator.settings import Surroundings
@@ -26,8 +29,11 @@ async def pin(
     """
     if status.backup is not None:
         return status
-    backups = await gateway.list("Backup", found["metadata"]["namespace"])
-    return status.model_copy(update={"backup": choose_backup(spec, backups)})
+    namespace = found["metadata"]["namespace"]
+    backups = await gateway.list("Backup", namespace)
+    storages = await gateway.list("BackupStorage", namespace)
+    usable = {each["metadata"]["name"] for each in storages if _is_ready(each)}
+    return status.model_copy(update={"backup": choose_backup(spec, backups, usable)})
 
 
 async def prepare(
@@ -51,33 +57,30 @@ async def prepare(
     policy_spec = BackupPolicySpec.model_validate(policy["spec"])
     targets = chosen_sources(spec, policy_spec, backup or {})
     readers = readers_of(targets, await gateway.list("BackupPolicy", namespace))
-    locks = sorted(
-        (
-            each["spec"]["destinations"][0]["storageRef"]["name"],
-            policy_prefix(namespace, each["metadata"]["name"]),
-        )
-        for each in readers
-    )
-    storages = {
-        name: await _storage(gateway, namespace, name)
-        for name in {pinned.storage, *(name for name, _ in locks)}
+    found_storages = {
+        str(each["metadata"]["name"]): each for each in await gateway.list("BackupStorage", namespace)
     }
-    own = storages[pinned.storage]
+    locks = sorted(_lock_places(readers, found_storages, namespace))
+    storages = {
+        name: BackupStorageSpec.model_validate(each["spec"])
+        for name, each in found_storages.items()
+        if name in {pinned.storage, *(storage for storage, _ in locks)}
+    }
+    own = storages.get(pinned.storage)
     if own is None:
         raise RestoreImpossible(
             "StorageNotFound", f"BackupStorage {pinned.storage} does not exist: create it"
         )
-    there = {name: each for name, each in storages.items() if each is not None}
     prepared = Prepared(
         found=found,
         spec=spec,
         backup=pinned,
-        storages=there,
+        storages=storages,
         policy=policy_spec,
         targets=targets,
         readers=tuple(readers),
         number=status.plan_number,
-        locks=tuple(each for each in locks if each[0] in there and there[each[0]].access_mode == "ReadWrite"),
+        locks=tuple(each for each in locks if storages[each[0]].access_mode == "ReadWrite"),
         settings=around.settings,
     )
     try:
@@ -87,6 +90,18 @@ async def prepare(
     return prepared
 
 
-async def _storage(gateway: Gateway, namespace: str, name: str) -> BackupStorageSpec | None:
-    found = await gateway.get("BackupStorage", namespace, name)
-    return BackupStorageSpec.model_validate(found["spec"]) if found is not None else None
+def _is_ready(storage: Object) -> bool:
+    found = find_condition((storage.get("status") or {}).get("conditions") or (), "Ready")
+    return found is not None and found["status"] == "True"
+
+
+def _lock_places(
+    readers: Iterable[Object], storages: Mapping[str, Object], namespace: str
+) -> Iterator[tuple[str, str]]:
+    """Give (storage, prefix) of every destination of some policies; of several, one that no pod can mount is left out."""
+    for each in readers:
+        prefix = policy_prefix(namespace, each["metadata"]["name"])
+        named = [str(one["storageRef"]["name"]) for one in each["spec"]["destinations"]]
+        there = [name for name in named if name in storages]
+        mountable = [name for name in there if can_be_mounted(storages[name])]
+        yield from ((name, prefix) for name in mountable or there)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import combinations
 from typing import Any
 
@@ -31,8 +31,12 @@ class NotYet(Exception):
     """The backup is still being made."""
 
 
-def choose_backup(spec: RestoreRequestSpec, backups: Iterable[Object]) -> PinnedBackup:
+def choose_backup(
+    spec: RestoreRequestSpec, backups: Iterable[Object], usable: Collection[str] = ()
+) -> PinnedBackup:
     """Pin the backup that a request means: exactly the one that was named, never another.
+
+    Of several copies the first is read whose storage is ``usable``.
 
     :raises RestoreImpossible: there is none, or it is no good. :raises NotYet: it is still being made.
     """
@@ -41,10 +45,10 @@ def choose_backup(spec: RestoreRequestSpec, backups: Iterable[Object]) -> Pinned
         found = next((each for each in backups if each["metadata"]["name"] == name), None)
         if found is None:
             raise RestoreImpossible("BackupNotFound", f"Backup {name} does not exist")
-        return _pin(found)
+        return _pin(found, usable)
     if spec.from_policy is None:
         raise RestoreImpossible("BackupNotFound", "the request names no backup")  # the CRD refuses it
-    return _pin(_newest(spec.from_policy, backups))
+    return _pin(_newest(spec.from_policy, backups), usable)
 
 
 def chosen_sources(
@@ -211,7 +215,7 @@ def _good(backup: Object) -> BackupStatus | None:
     return status if status.phase == "Succeeded" and not broken else None
 
 
-def _pin(backup: Object) -> PinnedBackup:
+def _pin(backup: Object, usable: Collection[str]) -> PinnedBackup:
     meta, status = backup["metadata"], BackupStatus.model_validate(backup.get("status") or {})
     if status.phase in (None, "Pending", "Running", "Verifying"):
         raise NotYet(f"Backup {meta['name']} is still being made")
@@ -226,7 +230,7 @@ def _pin(backup: Object) -> PinnedBackup:
         name=meta["name"],
         backup_id=status.backup_id,
         type=status.type,
-        storage=status.storage,
+        storage=next((each.storage for each in status.copies if each.storage in usable), status.storage),
         prefix=status.prefix or policy_prefix(meta["namespace"], policy),
         policy=policy,
     )

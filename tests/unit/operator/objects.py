@@ -52,8 +52,13 @@ def found(kind: str, name: str, spec: Object, status: Object | None = None) -> O
     }
 
 
-def applied(*sources: Object, storage: Object = S3_SPEC, **more: Any) -> Applied:
-    """Give a policy together with its storage."""
+def applied(
+    *sources: Object,
+    storage: Object = S3_SPEC,
+    others: tuple[tuple[str, BackupStorageSpec], ...] = (),
+    **more: Any,
+) -> Applied:
+    """Give a policy together with its storages."""
     spec = policy_spec(*sources, **more)
     policy = found("BackupPolicy", "nightly", spec)
     return Applied(
@@ -62,6 +67,7 @@ def applied(*sources: Object, storage: Object = S3_SPEC, **more: Any) -> Applied
         "s3",
         BackupStorageSpec.model_validate(storage),
         SETTINGS,
+        others=others,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from avalanche_backup import catalog, layout
 from avalanche_backup.errors import ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
+from avalanche_backup.pipeline.fanout import Destination, living
 from avalanche_backup.sources.opening import open_source
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
+from avalanche_backup.verbs.destinations import attempt, open_destination
 from avalanche_backup.verbs.keys import named, recipients_for
 from avalanche_contract.request import ProbeRequest
 from avalanche_contract.result import ProbeResult, Result
@@ -23,8 +25,7 @@ def run(request: ProbeRequest, context: Context) -> Result:
     if request.storage is not None:
         store = open_store(request.storage)
         probed = _read_only(store) if request.read_only else _read_write(store, context)
-    for place in request.places:
-        catalog.check_owner(open_store(place.storage), place.prefix, request.writer, claim=False)
+    _check_owners(request)
     versions = {}
     for number, source in enumerate(request.sources):
         scratch = context.scratch / f"source-{number}"
@@ -38,6 +39,24 @@ def run(request: ProbeRequest, context: Context) -> Result:
         message=_sentence(request, versions, tuple(each.text for each in recipients)),
         probe=probed.model_copy(update={"server_versions": versions}),
     )
+
+
+def _check_owners(request: ProbeRequest) -> None:
+    """Refuse a folder that is another's. One that cannot be reached is the storage's own probe's to tell, where others can.
+
+    :raises Failure: a folder is another's, or none can be reached.
+    """
+    opened = [open_destination(place) for place in request.places]
+
+    def check(each: Destination) -> None:
+        catalog.check_owner(each.store, each.prefix, request.writer, claim=False)
+
+    attempt(opened, check)
+    for each in opened:
+        if each.failure is not None and each.failure.reason in ("OwnedByAnother", "OwnerUnknown"):
+            raise each.failure
+    if opened:
+        living(opened)
 
 
 def _sentence(request: ProbeRequest, versions: dict[str, str], recipients: tuple[str, ...]) -> str:
