@@ -22,8 +22,9 @@ from avalanche_backup.errors import (
     UsageInvalid,
     VerificationFailed,
 )
+from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.storage.base import Store
-from avalanche_backup.verbs import destinations, restore
+from avalanche_backup.verbs import restore, verify
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.request import (
     Credential,
@@ -93,8 +94,8 @@ class Counting:
 @pytest.fixture
 def counting(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Counting:
     store = Counting(runner.store)
-    for verb in (restore, destinations):
-        monkeypatch.setattr(verb, "open_store", lambda _: store)
+    monkeypatch.setattr(restore, "open_store", lambda _: store)
+    monkeypatch.setattr(verify, "open_destination", lambda place: Destination(store, place.prefix))
     return store
 
 
