@@ -157,13 +157,16 @@ def prefixes(store: Store) -> list[str]:
 def taken_ids(
     store: Store, prefix: str, backup_type: BackupType, moment: datetime
 ) -> dict[str, Found | Damaged]:
-    """Give the backups of one type that are named by a moment, or by one of the :data:`NAMES` seconds after it."""
+    """Give the backups of one type that are named by a moment, or by one of the :data:`NAMES` seconds after it.
+
+    The first name is read itself: a list may be older than what was just committed.
+    """
     first = moment.replace(microsecond=0)
     ids = [backup_id(backup_type, first + timedelta(seconds=number)) for number in range(NAMES)]
     keys = {layout.metadata_key(prefix, each): each for each in ids}
     days = sorted({key.rpartition("_metadata")[0][: -len("_hhmmss")] for key in keys})
-    there = sorted(each.key for day in days for each in store.list(day) if each.key in keys)
-    found = {keys[key]: read_one(store, key) for key in there}
+    listed = {each.key for day in days for each in store.list(day) if each.key in keys}
+    found = {keys[key]: read_one(store, key) for key in sorted({next(iter(keys)), *listed})}
     return {named: each for named, each in found.items() if each is not None}
 
 

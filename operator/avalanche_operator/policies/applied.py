@@ -30,7 +30,15 @@ async def apply_to(policy: Object, around: Surroundings) -> tuple[Applied | None
         (str(each["metadata"]["name"]), BackupStorageSpec.model_validate(each["spec"]))
         for each in chosen.written
     ]
-    applied = Applied(policy, spec, *first, around.settings, others=tuple(others), copies=chosen.complete)
+    applied = Applied(
+        policy,
+        spec,
+        *first,
+        around.settings,
+        others=tuple(others),
+        copies=chosen.complete,
+        unusable=chosen.unusable,
+    )
     _, mounts = applied.sources()
     if not mounts.claims:
         return applied, obstacle

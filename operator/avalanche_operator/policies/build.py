@@ -58,6 +58,8 @@ class Applied:
     """Further destinations by their names, in the policy's order."""
     copies: Verdict | None = None
     """CopiesComplete, where there are several destinations."""
+    unusable: frozenset[str] = frozenset()
+    """Destinations that are not known to be usable: runs try them, a probe does not wait for them."""
 
     @property
     def namespace(self) -> str:
@@ -184,7 +186,7 @@ def probe_job(applied: Applied, number: int) -> JobPlan:
     request = ProbeRequest(
         nonce=nonce_of(meta["uid"], applied.settings.cluster_uid),
         sources=sources,
-        places=applied.places,
+        places=tuple(each for each in applied.places if each.storage.name not in applied.unusable),
         writer=applied.writer,
         encryption=applied.encryption,
     )

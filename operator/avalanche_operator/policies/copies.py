@@ -19,6 +19,8 @@ class Destinations:
 
     written: tuple[Object, ...]
     """The storages that runs write to, in the policy's order; one that is down is among them, and costs its copy alone."""
+    unusable: frozenset[str]
+    """Those that are not known to be usable: a probe of the policy does not wait for them."""
     obstacle: Verdict | None
     """Why the policy is not Ready: too few of them can be used."""
     complete: Verdict | None
@@ -33,15 +35,20 @@ def choose(storages: Mapping[str, Object | None], min_copies: int | None) -> Des
     needed = min_copies or len(storages)
     verdicts = {name: storage_verdict(each, name) for name, each in storages.items()}
     faults = [each for each in verdicts.values() if each is not None]
+    unusable = frozenset(name for name, each in verdicts.items() if each is not None)
     several = len(storages) > 1
     written = tuple(
         each for each in storages.values() if each is not None and not (several and _stands_aside(each))
     )
     same = _same_place(storages)
     if same is not None:
-        return Destinations(written if len(written) >= needed else (), same, _complete([same], several))
+        return Destinations(
+            written if len(written) >= needed else (), unusable, same, _complete([same], several)
+        )
     obstacle = None if len(storages) - len(faults) >= needed else _worst(faults, needed, len(storages))
-    return Destinations(written if len(written) >= needed else (), obstacle, _complete(faults, several))
+    return Destinations(
+        written if len(written) >= needed else (), unusable, obstacle, _complete(faults, several)
+    )
 
 
 def can_be_mounted(storage: Object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_validate.utils import validate
 
-from avalanche_contract.request import BackupRequest, RestoreRequest, Run
+from avalanche_contract.request import BackupRequest, ProbeRequest, RestoreRequest, Run
 from avalanche_contract.result import Entry
 from avalanche_operator.api.generate import structural
 from avalanche_operator.api.policy import BackupPolicySpec
@@ -19,7 +20,7 @@ from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.backups.lookup import Answered, Partial, Unknown, concluded
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import job
-from avalanche_operator.policies.build import backup_job
+from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.policies.copies import choose
 from tests.fakes.world import CHECKSUM, NAMESPACE, START, World
 from tests.unit.operator.objects import DATABASE, FILES, S3_SPEC, applied, found, policy_spec
@@ -102,6 +103,13 @@ def test_a_run_mounts_every_destination_and_asks_for_every_copy() -> None:
     paths = [each["mountPath"] for each in built["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]]
     assert {"/avalanche/storage/disk", "/avalanche/secrets/bucket", "/avalanche/sources/data"} <= set(paths)
     assert len(set(paths)) == len(paths)
+
+
+def test_a_probe_does_not_wait_for_a_storage_that_is_down() -> None:
+    others = (("disk", BackupStorageSpec.model_validate(CLAIM)),)
+    policy = replace(applied(FILES, others=others, minCopies=1, **TWO), unusable=frozenset({"s3"}))
+    request = request_of(job(probe_job(policy, 1)))
+    assert isinstance(request, ProbeRequest) and [each.storage.name for each in request.places] == ["disk"]
 
 
 def _entry() -> Entry:

@@ -137,13 +137,14 @@ class Fanout:
         return len(self._branches) == 1
 
     def _sweep(self) -> None:
-        """Leave out what failed; a name that was taken is no fault of the store."""
-        for branch in [each for each in self._branches if each.failure is not None]:
+        """Leave out what failed, here or under another object; a name that was taken is no fault of the store."""
+        for branch in self._branches:
             if isinstance(branch.failure, ObjectExists):
                 raise branch.failure
-            branch.destination.failure = branch.failure
-            branch.off()
-        self._branches = [each for each in self._branches if each.failure is None]
+            branch.destination.failure = branch.destination.failure or branch.failure
+            if branch.destination.failure is not None:
+                branch.off()
+        self._branches = [each for each in self._branches if each.destination.failure is None]
         living(self._destinations)
 
 
