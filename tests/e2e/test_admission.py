@@ -50,6 +50,11 @@ REFUSED = {
         _policy(DATABASE, schedule="*/5 * * * *", jitterSeconds=60),
         "minute is one number",
     ),
+    "more copies than destinations": (_policy(DATABASE, minCopies=2), "at most the number of destinations"),
+    "a destination twice": (
+        _policy(DATABASE, destinations=[{"storageRef": {"name": "s3"}}, {"storageRef": {"name": "s3"}}]),
+        "each storage is a destination once",
+    ),
     "a long name": (_policy(DATABASE, name="a" * 41), "at most 40 characters"),
     "a level that gzip has not": (
         _policy(DATABASE, compression={"algorithm": "Gzip", "level": 12}),

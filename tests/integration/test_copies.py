@@ -326,6 +326,11 @@ def test_two_backups_with_one_id_are_both_kept(runner: Runner, source: SqliteSou
     before = held(runner)
     told = runner.verify(made, heal=True)
     assert [each.reason for each in told.copies] == ["", "CopiesDiffer"] and held(runner) == before
+    damage(runner, "s3", "bit")
+    before = held(runner)
+    told = runner.verify(made, heal=True)
+    assert [each.status for each in told.copies] == ["Verified", "VerificationFailed"]
+    assert "another backup" in told.message and held(runner) == before
 
 
 @pytest.mark.parametrize("place", [0, 1])

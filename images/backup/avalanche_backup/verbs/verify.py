@@ -71,7 +71,7 @@ def run(request: VerifyRequest, context: Context) -> Result:
         _record(seen, context, "")
         raise _worst(seen)
     if request.heal:
-        seen = [_healed(each, good.place, backup_id, context) for each in seen]
+        seen = [_healed(each, good, context) for each in seen]
     metadata = good.found.metadata
     reader = Reader(good.place.store, good.found, identities)
     decoded = all(reader.decodes(each) for each in metadata.artifacts)
@@ -135,13 +135,16 @@ def _same_only(seen: Sequence[Seen], backup_id: str) -> list[Seen]:
     ]  # fmt: skip
 
 
-def _healed(seen: Seen, good: Destination, backup_id: str, context: Context) -> Seen:
+def _healed(seen: Seen, good: Seen, context: Context) -> Seen:
     """Make a copy anew that is missing or damaged; what stands in the way of that is told with it."""
-    if not (seen.damaged or seen.absent) or seen.failure is None:
+    if not (seen.damaged or seen.absent) or seen.failure is None or good.found is None:
         return seen
+    backup_id = good.found.metadata.backup_id
     make = copying.replace if seen.damaged else copying.copy
     try:
-        make(good, seen.place, backup_id, context.copied)
+        if seen.found is not None and not copying.same_backup(seen.found, good.found):
+            raise differs(seen.place, backup_id)  # damaged as it is, it may be all that is left of another
+        make(good.place, seen.place, backup_id, context.copied)
         return Seen(seen.place, catalog.find(seen.place.store, seen.place.prefix, backup_id), healed=True)
     except Failure as failure:
         told = f"{seen.failure.message}; it could not be made anew: {failure.message}"
