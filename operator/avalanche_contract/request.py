@@ -12,19 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from avalanche_contract.base import Credential as Credential  # noqa: PLC0414 - readers find it here
 from avalanche_contract.base import Strict, Time
 from avalanche_contract.names import BackupType
+from avalanche_contract.notification import Event, Notifications
 
 CONTRACT_VERSION = 1
-
-
-class Credential(Strict):
-    """Where one secret value is read: a file or an environment variable, never the value."""
-
-    described: str
-    """How to name it to a person: ``key "password" of Secret "database"``."""
-    file: str | None = None
-    environment: str | None = None
 
 
 # --- sources -------------------------------------------------------------------------------------------
@@ -233,6 +226,7 @@ class BackupRequest(_Request):
     destinations: Annotated[tuple[Place, ...], Field(min_length=1, max_length=1)]
     compression: Compression = Compression()
     encryption: Encryption | None = None
+    notifications: Notifications = Notifications()
 
 
 class VerifyRequest(_Request):
@@ -240,6 +234,7 @@ class VerifyRequest(_Request):
 
     verb: Literal["verify"] = "verify"
     backup: BackupReference
+    notifications: Notifications = Notifications()
 
 
 class RestoreRequest(_Request):
@@ -286,8 +281,24 @@ class CatalogRequest(_Request):
     limit: int = Field(default=500, ge=1, le=500)
 
 
+class NotifyRequest(_Request):
+    """Tell what only the control plane saw: tries that ran out, a pod that was lost, a slot that was missed."""
+
+    verb: Literal["notify"] = "notify"
+    notifications: Notifications
+    writer: Writer = Writer()
+    event: Event
+    backup_type: BackupType
+    reason: str
+    message: str
+    backup: str = ""
+    """The name of the Backup object, where there is one."""
+    run_identity: str = ""
+    time: Time
+
+
 Request = Annotated[
-    BackupRequest | VerifyRequest | RestoreRequest | ProbeRequest | CatalogRequest,
+    BackupRequest | VerifyRequest | RestoreRequest | ProbeRequest | CatalogRequest | NotifyRequest,
     Field(discriminator="verb"),
 ]
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avalanche_backup.cli.configuration import DATABASE, FILES, Configuration
 from avalanche_backup.cli.output import ConsoleReport
+from avalanche_backup.cli.recording import recorded, tell_of_refusal
+from avalanche_backup.cli.runlock import exclusive
 from avalanche_backup.errors import (
     BackupMissing,
     Failure,
@@ -66,19 +68,33 @@ def _nonce() -> str:
 
 
 def back_up(configuration: Configuration, backup_type: BackupType) -> BackupMetadata:
-    """Make one backup, and give its metadata."""
+    """Make one backup, alone, and give its metadata.
+
+    :raises RunUnderWay: another run works here; nothing was done.
+    """
+    with recorded(configuration, backup_type), ExitStack() as held:
+        try:
+            held.enter_context(exclusive(configuration.root_dir))
+            request = _backup_request(configuration, backup_type)
+        except Failure as failure:
+            tell_of_refusal(configuration, backup_type, failure)
+            raise
+        result, _ = _run(request)
+        return metadata_of(configuration, result.backup_id or "")
+
+
+def _backup_request(configuration: Configuration, backup_type: BackupType) -> BackupRequest:
     place = configuration.place
     _prepare(place)
-    request = BackupRequest(
+    return BackupRequest(
         nonce=_nonce(),
         backup_type=backup_type,
         sources=configuration.sources(backup_type),
         destinations=(place,),
         compression=configuration.compression,
         encryption=configuration.encryption,
+        notifications=configuration.notifications,
     )
-    result, _ = _run(request)
-    return metadata_of(configuration, result.backup_id or "")
 
 
 def _prepare(place: Place) -> None:
@@ -135,7 +151,8 @@ def verify(configuration: Configuration, backup_id: str) -> tuple[str, str, str]
     """Verify one backup, and give (status, reason, message); ``NotVerified`` where what opens it is not at hand."""
     request = VerifyRequest(nonce=_nonce(), backup=_reference(configuration, backup_id))
     try:
-        result, _ = _run(request)
+        with recorded(configuration, f"verify {backup_id}"):
+            result, _ = _run(request)
     except VerificationFailed as failure:
         return "VerificationFailed", failure.reason, failure.message
     except IdentityMissing as missing:
@@ -160,12 +177,13 @@ def plan_restore(
     return request, report.plans[-1]
 
 
-def execute_restore(request: RestoreRequest, plan: Plan) -> Result:
+def execute_restore(configuration: Configuration, request: RestoreRequest, plan: Plan) -> Result:
     """Carry out a plan that was approved.
 
     :raises RestoreRefused: the target changed since; nothing was touched.
     """
-    result, _ = _run(request.model_copy(update={"mode": "Execute", "approved_plan": plan.digest}))
+    with recorded(configuration, f"restore {plan.backup_id}"):
+        result, _ = _run(request.model_copy(update={"mode": "Execute", "approved_plan": plan.digest}))
     return result
 
 

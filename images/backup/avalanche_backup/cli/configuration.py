@@ -9,14 +9,26 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Mapping
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from avalanche_backup.cli import schedule
+from avalanche_backup.cli.sections import (
+    SECRET,
+    LogsSection,
+    NotificationsSection,
+    SchedulerSection,
+    Section,
+    channels_of,
+)
 from avalanche_backup.errors import CredentialsMissing, UsageInvalid
 from avalanche_contract.names import BackupType
+from avalanche_contract.notification import Notifications
 from avalanche_contract.request import (
     AzureStorage,
     Compression,
@@ -56,11 +68,7 @@ _FORMATS: dict[str, Literal["Plain", "Custom", "Directory"]] = {
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FilesSection(_Section):
+class FilesSection(Section):
     """Which files are backed up."""
 
     base_dir: str = "."
@@ -73,7 +81,7 @@ class FilesSection(_Section):
     exclude: tuple[str, ...] = ()
 
 
-class DatabaseSection(_Section):
+class DatabaseSection(Section):
     """How a PostgreSQL database is dumped; which one, the environment says."""
 
     format: Literal["plain", "custom", "directory"] = "plain"
@@ -88,7 +96,7 @@ class DatabaseSection(_Section):
         return self
 
 
-class RetentionSection(_Section):
+class RetentionSection(Section):
     """How many backups are kept. Checked, and not acted upon yet: this release deletes nothing."""
 
     daily: Annotated[int, Field(ge=0)] = 7
@@ -100,21 +108,21 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class CompressionSection(_Section):
+class CompressionSection(Section):
     """How artifacts are compressed."""
 
     algorithm: Literal["gzip", "zstd", "none"] = "gzip"
     level: Annotated[int, Field(ge=1, le=19)] | None = None
 
 
-class EncryptionSection(_Section):
+class EncryptionSection(Section):
     """Whom backups are encrypted for, and what opens them again; public keys here, private ones in a file."""
 
     recipients: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     identity_file: str | None = None
 
 
-class S3Section(_Section):
+class S3Section(Section):
     """A bucket."""
 
     bucket: str = "avalanche-backups"
@@ -123,14 +131,14 @@ class S3Section(_Section):
     endpoint: str | None = None
 
 
-class AzureSection(_Section):
+class AzureSection(Section):
     """A container of Azure Blob Storage. Account and key come from the environment."""
 
     container: str = "avalanche-backups"
     prefix: str = "production/"
 
 
-class GcsSection(_Section):
+class GcsSection(Section):
     """A bucket of Google Cloud Storage."""
 
     bucket: str = "avalanche-backups"
@@ -138,7 +146,7 @@ class GcsSection(_Section):
     project_id: str | None = None
 
 
-class CloudSection(_Section):
+class CloudSection(Section):
     """Whether backups go to a bucket instead of a folder, and to whose."""
 
     enabled: bool = False
@@ -154,7 +162,7 @@ def _compression(value: Any) -> Any:
     return {"algorithm": "none"} if value is False else value
 
 
-class BackupSection(_Section):
+class BackupSection(Section):
     """Everything beneath ``backup:``."""
 
     root_dir: str = "data/backups"
@@ -164,9 +172,12 @@ class BackupSection(_Section):
     compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
     encryption: EncryptionSection = EncryptionSection()
     cloud: CloudSection = CloudSection()
+    notifications: NotificationsSection = NotificationsSection()
+    logs: LogsSection = LogsSection()
+    scheduler: SchedulerSection = SchedulerSection()
 
 
-class _Document(_Section):
+class _Document(Section):
     backup: BackupSection = BackupSection()
 
 
@@ -224,6 +235,43 @@ class Configuration:
                     f"backup.files.paths: {path} holds backup.root_dir ({self._section.root_dir}), so each backup would "
                     f"hold those before it: put {root.relative_to(base)} into backup.files.exclude, or backups elsewhere"
                 )
+
+    @property
+    def root_dir(self) -> Path:
+        """Give the folder of backups, logs and the lock."""
+        return Path(self._section.root_dir)
+
+    @property
+    def keep_days(self) -> int:
+        """Give how many days of the log stay."""
+        return self._section.logs.keep_days
+
+    @property
+    def notifications(self) -> Notifications:
+        """Give who is told of what."""
+        return channels_of(self._section.notifications, self._environment)
+
+    @property
+    def scheduled(self) -> tuple[schedule.Run, ...]:
+        """Give the runs of `run-scheduled`."""
+        return tuple(
+            schedule.Run(each.run, time.fromisoformat(each.at), each.weekday, each.day)
+            for each in self._section.scheduler.runs
+        )
+
+    @property
+    def schedule_zone(self) -> ZoneInfo:
+        """Give the time zone of `run-scheduled`.
+
+        :raises UsageInvalid: there is none of this name.
+        """
+        name = self._section.scheduler.time_zone
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise UsageInvalid(
+                f"backup.scheduler.time_zone {name!r} is not known: write one such as Europe/Berlin"
+            ) from None
 
     @property
     def place(self) -> Place:
@@ -353,9 +401,8 @@ def parse(document: Any) -> BackupSection:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageInvalid(
-            f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
-        ) from None
+        shown = "" if SECRET.intersection(map(str, first["loc"])) else f", not {first['input']!r}"
+        raise UsageInvalid(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}") from None
 
 
 def _load(path: Path | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import signal
 import sys
 from pathlib import Path
@@ -12,29 +12,16 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import get_completion_class
 
-from avalanche_backup.cli.configuration import Configuration, read_configuration
-from avalanche_backup.cli.environment import load_dotenv
+from avalanche_backup.cli import logfile, operations
 from avalanche_backup.cli.output import as_json, plan_text, size, table
-from avalanche_backup.errors import Failure, RestoreRefused, UsageInvalid, describe_defect
+from avalanche_backup.cli.settings import Settings
+from avalanche_backup.errors import RestoreRefused, Terminated, UsageInvalid, explain
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
 
 PROGRAM = "avalanche-backup"
 _TYPE = click.Choice(list(BACKUP_TYPES))
-
-
-class Settings:
-    """What the options before the command say."""
-
-    def __init__(self, config: Path | None, output: str) -> None:
-        self._config, self.json = config, output == "json"
-
-    @property
-    def configuration(self) -> Configuration:
-        """Read the configuration, when a command needs it."""
-        load_dotenv(Path(".env"))
-        return read_configuration(self._config, os.environ)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -194,7 +181,8 @@ def _restore(
 ) -> None:
     from avalanche_backup.cli import actions  # noqa: PLC0415
 
-    request, plan = actions.plan_restore(settings.configuration, backup_id, part, jobs)
+    configuration = settings.configuration
+    request, plan = actions.plan_restore(configuration, backup_id, part, jobs)
     shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
     click.echo(shown, err=settings.json and not dry_run)
     if dry_run:
@@ -206,7 +194,7 @@ def _restore(
         except BaseException:
             actions.give_up(request)
             raise
-    result = actions.execute_restore(request, plan)
+    result = actions.execute_restore(configuration, request, plan)
     click.echo(
         as_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
         if settings.json
@@ -269,39 +257,32 @@ def _show(found: list[BackupMetadata], settings: Settings, *, single: bool = Fal
     click.echo(table(("BACKUP-ID", "TYPE", "DATA-OF (UTC)", "SIZE", "STATUS", "CHECKSUM"), rows))
 
 
-class _Terminated(BaseException):
-    """SIGTERM."""
+for _command in (operations.logs, operations.run_scheduled):
+    cli.add_command(_command)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     del number, frame
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _Terminated
+    raise Terminated
 
 
 def main() -> None:
     """Run a command; every failure is one line on standard error and an exit code that scripts can trust."""
     signal.signal(signal.SIGTERM, _terminate)
+    logfile.configure(io.StringIO())  # what a command does is logged from where it opens its log
     try:
         cli.main(prog_name=PROGRAM, standalone_mode=False)
-    except Failure as failure:
-        _fail(failure.message, failure.exit_code)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.Abort:
         _fail("interrupted", ExitCode.INTERRUPTED)
-    except KeyboardInterrupt:
-        _fail("interrupted", ExitCode.INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.USAGE)
-    except _Terminated:
-        _fail(
-            "told to stop before the work was complete: what is not listed does not exist",
-            ExitCode.TERMINATED,
-        )
-    except Exception as error:
-        _fail(describe_defect(error), ExitCode.UNEXPECTED)
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        code, _, message = explain(error)
+        _fail(message, code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from avalanche_backup.verbs import backup, catalog, probe, restore, verify
+from avalanche_backup.verbs import catalog, notify, probe, restore, telling
 from avalanche_backup.verbs.context import Context
 from avalanche_contract.request import (
     BackupRequest,
     CatalogRequest,
+    NotifyRequest,
     ProbeRequest,
     Request,
     RestoreRequest,
@@ -22,12 +23,14 @@ def run(request: Request, context: Context) -> Result:
     """
     match request:
         case BackupRequest():
-            return backup.run(request, context)
+            return telling.back_up(request, context)
         case VerifyRequest():
-            return verify.run(request, context)
+            return telling.check(request, context)
         case RestoreRequest():
             return restore.run(request, context)
         case ProbeRequest():
             return probe.run(request, context)
         case CatalogRequest():
             return catalog.run(request, context)
+        case NotifyRequest():
+            return notify.run(request, context)
