@@ -26,6 +26,7 @@ from avalanche_operator.api.common import (
     rule,
     rules,
 )
+from avalanche_operator.api.notification import Notifications, NotificationStatus
 from avalanche_operator.api.scratch import Scratch
 
 
@@ -327,6 +328,7 @@ class BackupPolicySpec(ApiModel):
     """How it is compressed."""
     encryption: PolicyEncryption | None = None
     """Whom it is encrypted for; left out, it is not encrypted."""
+    notifications: Notifications = Field(default=(), description="Who is told how runs went.")
     pod_template: PodTemplate = PodTemplate()
     """What the pods of this policy need."""
 
@@ -352,6 +354,15 @@ class Identity(ApiModel):
     """Groups besides, `fsGroup` among them."""
 
 
+class CountedSlots(ApiModel):
+    """Since when slots are counted that no run started for."""
+
+    mark: Annotated[str, Field(max_length=256)] = ""
+    """The schedule and time zone that they were counted by; another one begins anew."""
+    since: Moment
+    """Slots before are none of ours."""
+
+
 class BackupPolicyStatus(ApiModel):
     """What the operator found."""
 
@@ -374,6 +385,12 @@ class BackupPolicyStatus(ApiModel):
     """When it will start the next one."""
     last_successful_time: Moment | None = None
     """When the last good backup was complete."""
+    slots: CountedSlots | None = None
+    """How slots are counted."""
+    missed_runs: Annotated[int, Field(ge=0, le=100)] = 0
+    """Slots since the last run that no run started for, within `startingDeadlineSeconds`; 100 is that many or more."""
+    notification: NotificationStatus | None = None
+    """What became of telling that slots were missed."""
     consecutive_failures: Annotated[int, Field(ge=0)] = 0
     """Failed runs since the last good one."""
     backup_count: Annotated[int, Field(ge=0)] = 0

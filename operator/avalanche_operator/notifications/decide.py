@@ -1,0 +1,61 @@
+"""Who still has to be told of what. Pure.
+
+A pod tells its own outcome; what it could not tell is ``Pending`` from the very write that ends the run, so that an
+operator that is killed forgets nothing, and an old Backup is never told of anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from avalanche_contract.notification import Event, Told
+from avalanche_operator.api.notification import NotificationStatus, PolicyNotification
+from avalanche_operator.jobs.observe import Outcome
+
+Object = dict[str, Any]
+_WHY_MAX = 1000
+
+
+def event_of(phase: str | None, *, failing: bool) -> Event | None:
+    """Say what the end of a run is worth; ``failing``: a run has failed since the last good one."""
+    if phase == "Succeeded":
+        return "Recovered" if failing else None
+    events: dict[str | None, Event] = {"Failed": "Failed", "Suspect": "Suspect"}
+    return events.get(phase)
+
+
+def failing_before(earlier: Iterable[Object]) -> bool:
+    """Say whether a run has failed since the last good one; ``earlier`` has the oldest Backup first."""
+    for each in reversed(list(earlier)):
+        phase = (each.get("status") or {}).get("phase")
+        if phase in ("Succeeded", "Failed"):
+            return bool(phase == "Failed")
+    return False
+
+
+def wanted(
+    channels: Iterable[PolicyNotification], event: Event, told: Told | None
+) -> NotificationStatus | None:
+    """Say who wants to know, less those whom the pod told; ``None`` where nobody does."""
+    asked = tuple(each.name for each in channels if event in each.events)
+    if not asked:
+        return None
+    sent = told.sent if told is not None and told.event == event else ()
+    rest = tuple(name for name in asked if name not in sent)
+    return NotificationStatus(event=event, state="Pending" if rest else "Sent", channels=rest or asked)
+
+
+def settled(pending: NotificationStatus, outcome: Outcome, job: str) -> NotificationStatus:
+    """Say what the Job came to that told people."""
+    told = outcome.result.notification if outcome.result is not None else None
+    good = outcome.result is not None and outcome.result.verdict == "Succeeded"
+    sent = tuple(name for name in pending.channels if told is not None and name in told.sent)
+    return pending.model_copy(
+        update={
+            "state": "Sent" if good else "NotSent",
+            "channels": sent,
+            "job": job,
+            "message": None if good else outcome.message[:_WHY_MAX] or outcome.reason,
+        }
+    )
