@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -74,10 +73,8 @@ def compose(happened: Occurrence) -> Message:
 
 
 def one_line(text: str) -> str:
-    """Put a text on one line: line ends and other control characters become a space each."""
-    plain = "".join(
-        " " if unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") else each for each in text
-    )
+    """Put a text on one line: what is not printed becomes a space."""
+    plain = "".join(each if each.isprintable() else " " for each in text)
     return _shortened(" ".join(plain.split()), LINE_MAX)
 
 
