@@ -181,10 +181,14 @@ def test_a_failed_run_and_the_first_good_one_after_it_are_mailed_once_each(
     assert "[avalanche] files backup" in subjects[1] and "SourceEmpty" not in subjects[1]
 
 
-def test_a_run_that_cannot_even_begin_is_mailed(project: Project, server: Mail) -> None:
+def test_a_run_that_cannot_even_begin_is_mailed_and_so_is_the_first_that_can(
+    project: Project, server: Mail
+) -> None:
     with_mail(project, server)
     assert project.run("database", DB_TYPE="postgresql").returncode == 14
     assert "database backup failed: CredentialsMissing" in server.received[0][2]["Subject"]
+    assert project.run("database").returncode == 0
+    assert "database backup works again" in server.received[1][2]["Subject"]
 
 
 def test_damage_is_mailed_once(project: Project, server: Mail) -> None:

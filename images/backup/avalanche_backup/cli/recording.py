@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,7 +16,10 @@ from avalanche_backup.cli import logfile
 from avalanche_backup.cli.configuration import Configuration
 from avalanche_backup.cli.output import ConsoleReport
 from avalanche_backup.errors import Failure, RunUnderWay, explain
-from avalanche_contract.names import BackupType
+from avalanche_contract.names import BackupType, backup_id
+
+if TYPE_CHECKING:
+    from avalanche_backup.notifications.message import Occurrence
 
 _LOG = structlog.get_logger()
 
@@ -39,17 +44,34 @@ def recorded(configuration: Configuration, command: str) -> Iterator[None]:
 
 def tell_of_refusal(configuration: Configuration, backup_type: BackupType, failure: Failure) -> None:
     """Tell that a backup could not begin: no verb was there to do so. One that found another under way was missed."""
-    from avalanche_backup.notifications.message import Occurrence  # noqa: PLC0415
+    from avalanche_backup.notifications.message import Occurrence  # noqa: PLC0415 - `--help` needs none of it
     from avalanche_backup.notifications.send import tell  # noqa: PLC0415
 
+    now, missed = datetime.now(UTC), isinstance(failure, RunUnderWay)
     happened = Occurrence(
-        event="Missed" if isinstance(failure, RunUnderWay) else "Failed",
+        event="Missed" if missed else "Failed",
         subject=f"{backup_type} backup",
         where=socket.gethostname(),
         reason=failure.reason,
         message=failure.message,
-        time=datetime.now(UTC),
+        time=now,
     )
     told = tell(configuration.notifications, happened)
     if told is not None:
         ConsoleReport().told(told)
+    if not missed:
+        with suppress(Exception):  # so that the next success is known to be a recovery; nothing depends on it
+            _remember(configuration, backup_type, happened, told=told is not None and bool(told.sent))
+
+
+def _remember(
+    configuration: Configuration, backup_type: BackupType, happened: Occurrence, *, told: bool
+) -> None:
+    from avalanche_backup import attempts  # noqa: PLC0415
+    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+
+    place, named = configuration.place, backup_id(backup_type, happened.time)
+    attempt = attempts.Attempt(
+        named, f"standalone/{uuid.uuid4()}", happened.time, happened.reason, happened.message, told=told
+    )
+    attempts.record(open_store(place.storage), place.prefix, attempt)
