@@ -71,13 +71,13 @@ class Mail:
         return EmailChannel(**{**values, **more})
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that signs itself; gives it and its key."""
+def certificate(folder: Path, address: str = "127.0.0.1") -> tuple[Path, Path]:
+    """Make a certificate for an address that signs itself; gives it and its key."""
     ensure_packages({"openssl": "openssl"}, print)
     made, key = folder / "mail.crt", folder / "mail.key"
     run(
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", "/CN=mail", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", made,
+        "-subj", "/CN=mail", "-addext", f"subjectAltName=IP:{address}", "-keyout", key, "-out", made,
     )  # fmt: skip
     return made, key
 
