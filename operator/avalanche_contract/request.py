@@ -226,7 +226,8 @@ class BackupRequest(_Request):
     destinations: Annotated[tuple[Place, ...], Field(min_length=1, max_length=1)]
     compression: Compression = Compression()
     encryption: Encryption | None = None
-    notifications: Notifications = Notifications()
+    notifications: Notifications | None = None
+    """Absent: nobody is told."""
 
 
 class VerifyRequest(_Request):
@@ -234,7 +235,8 @@ class VerifyRequest(_Request):
 
     verb: Literal["verify"] = "verify"
     backup: BackupReference
-    notifications: Notifications = Notifications()
+    notifications: Notifications | None = None
+    """Absent: nobody is told."""
 
 
 class RestoreRequest(_Request):

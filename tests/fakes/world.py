@@ -190,8 +190,9 @@ class World:
         assert isinstance(request, RestoreRequest)
         return self._restore(request, base)
 
-    def _tell(self, notifications: Notifications, event: Event, reason: str) -> Told | None:
-        asked = [each.name for each in notifications.channels if event in each.events]
+    def _tell(self, notifications: Notifications | None, event: Event, reason: str) -> Told | None:
+        channels = notifications.channels if notifications is not None else ()
+        asked = [each.name for each in channels if event in each.events]
         sent = tuple(name for name in asked if name not in self.deaf)
         self.told += [(event, name, reason) for name in sent]
         failed = {name: "cannot be reached" for name in asked if name in self.deaf}

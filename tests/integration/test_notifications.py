@@ -65,8 +65,8 @@ def back_up(
     runner: Runner, source: FilesSource, notifications: Notifications, hour: int, uid: str = ""
 ) -> Result:
     moment = MOMENT + timedelta(hours=hour)
-    asked = runner.manual(moment, uid or f"run-{hour}")
-    return runner.backup(source, kind="files", run_of=asked, notifications=notifications)
+    asked, context = runner.manual(moment, uid or f"run-{hour}"), runner.context(now=lambda: moment)
+    return runner.backup(source, kind="files", run_of=asked, context=context, notifications=notifications)
 
 
 def broken(source: FilesSource) -> FilesSource:
@@ -95,16 +95,16 @@ def test_a_failed_backup_is_told_by_mail_with_what_happened(
     assert message.get_content_type() == "text/plain" and server.logins == ["backup"]
 
 
-def test_a_run_that_works_again_is_told_once_and_the_failures_are_forgotten(
+def test_a_failure_is_told_once_in_twelve_hours_and_once_when_it_works_again(
     server: Mail, runner: Runner, source: FilesSource
 ) -> None:
     notifications = told_to(server.channel())
     back_up(runner, source, notifications, 0)
-    for hour in (1, 2):
+    for hour in (1, 2, 15):
         with pytest.raises(Failure):
             back_up(runner, broken(source), notifications, hour)
-    assert len(runner.attempts()) == 2
-    for hour in (3, 4):
+    assert len(runner.attempts()) == 3
+    for hour in (16, 17):
         back_up(runner, source, notifications, hour)
     subjects = [message["Subject"] for _, _, message in server.received]
     assert [each.split(":")[0].split("(")[0].strip() for each in subjects] == [
@@ -113,6 +113,18 @@ def test_a_run_that_works_again_is_told_once_and_the_failures_are_forgotten(
         "[avalanche] files backup works again",
     ]
     assert runner.attempts() == []
+
+
+def test_another_failure_is_told_at_once(server: Mail, runner: Runner, source: FilesSource) -> None:
+    with pytest.raises(Failure):
+        back_up(runner, broken(source), told_to(server.channel()), 0)
+    Path(source.root, "file").unlink()
+    with pytest.raises(Failure):
+        back_up(runner, source, told_to(server.channel()), 1)
+    assert [
+        "SourceMissing" in server.received[0][2]["Subject"],
+        "SourceEmpty" in server.received[1][2]["Subject"],
+    ] == [True, True]
 
 
 def test_a_try_that_is_followed_by_another_tells_nobody_and_counts(
@@ -124,7 +136,7 @@ def test_a_try_that_is_followed_by_another_tells_nobody_and_counts(
         with pytest.raises(OSError, match="canary"):
             back_up(runner, source, notifications, 0)
     document = read_json(runner.store, runner.attempts()[0]) or {}
-    assert (document["attempts"], document["told"], document["reason"]) == (2, False, "Unexpected")
+    assert (document["attempts"], document["told_time"], document["reason"]) == (2, None, "Unexpected")
     assert document["run_identity"] == "manual/run-0" and "canary" not in document["message"]
     monkeypatch.undo()
     back_up(runner, source, notifications, 0)
@@ -147,7 +159,7 @@ def test_damage_is_told_once_and_not_every_morning(server: Mail, runner: Runner,
         with pytest.raises(VerificationFailed):
             runner.verify(made, notifications)
     ((_, _, message),) = server.received
-    assert message["Subject"].startswith(f"[avalanche] files backup {made.backup_id} is damaged: ")
+    assert message["Subject"].startswith(f"[avalanche] files backup {made.backup_id} failed verification: ")
     assert message["Subject"].endswith("(edna/policy)")
 
 
@@ -318,6 +330,7 @@ def test_a_job_tells_and_its_result_says_so_without_the_password(
     result = parse_result((tmp_path / "result").read_text(), NONCE)
     assert ended.returncode == 11 and result is not None and result.notified is True
     assert result.notification is not None and result.notification.sent == ("mail",)
+    runner.store.delete(runner.attempts()[0])  # or the same failure would not be told again so soon
     ended = start(request(server.channel()), tmp_path, **{ENV_PASSWORD: "wrong canary"})
     result = parse_result((tmp_path / "result").read_text(), NONCE)
     assert ended.returncode == 11 and result is not None and result.notified is False

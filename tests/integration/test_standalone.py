@@ -50,6 +50,12 @@ def with_mail(project: Project, server: Mail, **more: Any) -> None:
     configure(project, notifications={"email": email})
 
 
+def forget(project: Project) -> None:
+    """Remove what failed runs left: the same failure is told once in twelve hours."""
+    for path in (project.folder / "data/backups").rglob("*_attempt.json"):
+        path.unlink()
+
+
 def log_of(project: Project) -> list[dict[str, Any]]:
     (file,) = (project.folder / "data/backups/logs").glob("backup_*.log")
     return [json.loads(line) for line in file.read_text().splitlines()]
@@ -191,19 +197,32 @@ def test_a_run_that_cannot_even_begin_is_mailed_and_so_is_the_first_that_can(
     assert "database backup works again" in server.received[1][2]["Subject"]
 
 
-def test_damage_is_mailed_once(project: Project, server: Mail) -> None:
-    made = project.json("files")
+def test_damage_of_many_backups_is_one_mail_and_no_other_until_more_is_damaged(
+    project: Project, server: Mail
+) -> None:
+    made = [project.json("files") for _ in range(3)]
     with_mail(project, server)
-    os.truncate(project.folder / "data/backups/files" / made["artifacts"][0]["file"], 20)
+
+    def damage(backup: Any) -> None:
+        os.truncate(project.folder / "data/backups/files" / backup["artifacts"][0]["file"], 20)
+
+    damage(made[0])
+    damage(made[1])
     for _ in range(2):
         assert project.run("verify", "--all").returncode == 15
-    assert [made["backup_id"] in message["Subject"] for _, _, message in server.received] == [True]
+    damage(made[2])
+    assert project.run("verify", "--recent", "1").returncode == 15
+    (_, _, first), (_, _, second) = server.received
+    assert "2 backups failed verification: Artifact" in first["Subject"]
+    assert made[0]["backup_id"] in first.get_content() and made[1]["backup_id"] in first.get_content()
+    assert f"backup {made[2]['backup_id']} failed verification" in second["Subject"]
 
 
 def test_the_password_is_nowhere_but_in_the_file_that_says_it(project: Project, server: Mail) -> None:
     with_mail(project, server)
     (project.folder / "data/in/file").unlink()
     good = project.run("files")
+    forget(project)
     bad = project.run("files", SMTP_PASSWORD="another mail-canary")
     assert set(server.logins) == {"backup"} and len(server.received) == 1
     assert "refuses the user or the password" in bad.stderr and bad.returncode == 11
@@ -238,7 +257,9 @@ def test_urls_of_the_file_and_of_the_environment_are_told(project: Project) -> N
     with mail.webhook() as (port, arrived):
         configure(project, notifications={"urls": [f"json://127.0.0.1:{port}/"]})
         assert project.run("files").returncode == 11 and len(arrived) == 1
+        forget(project)
         assert project.run("files", NOTIFICATION_URLS=f"json://127.0.0.1:{port}/other").returncode == 11
+        forget(project)
         configure(project, notifications={"urls": [f"json://127.0.0.1:{port}/"], "enabled": False})
         assert project.run("files").returncode == 11
     assert len(arrived) == 2

@@ -20,7 +20,7 @@ from avalanche_contract.names import BackupType, parse_backup_id
 
 @dataclass(frozen=True)
 class Attempt:
-    """One failed run: how often it was tried, and whether people were told."""
+    """One failed run; ``told`` is what people know of the row of failures that it belongs to."""
 
     backup_id: str
     run_identity: str
@@ -28,25 +28,10 @@ class Attempt:
     reason: str
     message: str
     attempts: int = 1
-    told: bool = False
-
-
-def record(store: Store, prefix: str, attempt: Attempt) -> None:
-    """Write the document of a failed run; another try of the same run counts up."""
-    key = layout.attempt_key(prefix, attempt.backup_id)
-    before = read_json(store, key) or {}
-    same = before.get("run_identity") == attempt.run_identity
-    count, told = before.get("attempts"), before.get("told") is True
-    document = {
-        "backup_id": attempt.backup_id,
-        "run_identity": attempt.run_identity,
-        "time": format_time(attempt.time),
-        "reason": attempt.reason,
-        "message": attempt.message,
-        "attempts": count + 1 if same and isinstance(count, int) else attempt.attempts,
-        "told": attempt.told or (same and told),
-    }
-    store.put(key, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode(), overwrite=True)
+    """How often this run was tried."""
+    told_time: datetime | None = None
+    """When people were last told of a failure of this row; ``None``: they know of none."""
+    told_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,13 +41,11 @@ class History:
     failed: tuple[str, ...]
     committed: tuple[str, ...]
 
-    def since_last_commit(self, own: str) -> tuple[str, ...]:
-        """Give the failed runs since the newest backup before this one, the newest first."""
-        earlier = [_moment(each) for each in self.committed if each != own]
-        last = max(earlier, default=None)
-        return tuple(
-            sorted((each for each in self.failed if last is None or _moment(each) > last), reverse=True)
-        )
+    def last_failure(self, own: str = "") -> str | None:
+        """Give the newest failed run, where no backup is newer than it; ``own`` is not counted."""
+        newest = max(self.failed, key=_moment, default=None)
+        backups = [_moment(each) for each in self.committed if each != own]
+        return None if newest is None or max(backups, default=_moment(newest)) > _moment(newest) else newest
 
 
 def history(store: Store, prefix: str, backup_type: BackupType) -> History:
@@ -76,11 +59,42 @@ def history(store: Store, prefix: str, backup_type: BackupType) -> History:
     return History(tuple(failed), tuple(committed))
 
 
-def were_told(store: Store, prefix: str, failed: Iterable[str]) -> bool:
-    """Say whether people know of one of these failures."""
-    return any(
-        (read_json(store, layout.attempt_key(prefix, each)) or {}).get("told") is True for each in failed
-    )
+def read(store: Store, prefix: str, backup_id: str | None) -> Attempt | None:
+    """Read the document of a failed run; ``None`` where there is none that can be read."""
+    found = read_json(store, layout.attempt_key(prefix, backup_id)) if backup_id is not None else None
+    if backup_id is None or found is None:
+        return None
+    try:
+        return Attempt(
+            backup_id=backup_id,
+            run_identity=str(found["run_identity"]),
+            time=datetime.fromisoformat(found["time"]),
+            reason=str(found["reason"]),
+            message=str(found["message"]),
+            attempts=int(found["attempts"]),
+            told_time=datetime.fromisoformat(found["told_time"]) if found.get("told_time") else None,
+            told_reason=str(found.get("told_reason", "")),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def record(store: Store, prefix: str, attempt: Attempt) -> None:
+    """Write the document of a failed run; another try of the same run counts up."""
+    before = read(store, prefix, attempt.backup_id)
+    again = before is not None and before.run_identity == attempt.run_identity
+    document = {
+        "backup_id": attempt.backup_id,
+        "run_identity": attempt.run_identity,
+        "time": format_time(attempt.time),
+        "reason": attempt.reason,
+        "message": attempt.message,
+        "attempts": before.attempts + 1 if before is not None and again else attempt.attempts,
+        "told_time": format_time(attempt.told_time) if attempt.told_time is not None else None,
+        "told_reason": attempt.told_reason,
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    store.put(layout.attempt_key(prefix, attempt.backup_id), text.encode(), overwrite=True)
 
 
 def forget(store: Store, prefix: str, failed: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from avalanche_operator.api.backup import BackupSpec, BackupStatus
 from avalanche_operator.api.notification import NotificationStatus
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.notifications.build import Telling
-from avalanche_operator.notifications.decide import event_of, failing_before, wanted
+from avalanche_operator.notifications.decide import event_of, failing_before, told_lately, wanted
 from avalanche_operator.notifications.run import advance
 from avalanche_operator.policies.decide import backups_of, earlier_than
 from avalanche_operator.settings import Surroundings
@@ -27,7 +27,10 @@ async def owed(
     if not channels:
         return None
     own = backups_of(await around.gateway.list("Backup", namespace), policy_name)
-    event = event_of(after.phase, failing=failing_before(earlier_than(own, found)))
+    earlier = earlier_than(own, found)
+    event = event_of(after.phase, failing=failing_before(earlier))
+    if event == "Failed" and told is None and told_lately(earlier, after.failure_reason, around.now()):
+        return None
     return wanted(channels, event, told) if event is not None else None
 
 

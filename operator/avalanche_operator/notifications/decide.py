@@ -7,6 +7,7 @@ operator that is killed forgets nothing, and an old Backup is never told of anew
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 from avalanche_contract.notification import Event, Told
@@ -15,6 +16,8 @@ from avalanche_operator.jobs.observe import Outcome
 
 Object = dict[str, Any]
 _WHY_MAX = 1000
+QUIET = timedelta(hours=12)
+"""As the data plane has it: so long the same failure is not told again."""
 
 
 def event_of(phase: str | None, *, failing: bool) -> Event | None:
@@ -31,6 +34,19 @@ def failing_before(earlier: Iterable[Object]) -> bool:
         phase = (each.get("status") or {}).get("phase")
         if phase in ("Succeeded", "Failed"):
             return bool(phase == "Failed")
+    return False
+
+
+def told_lately(earlier: Iterable[Object], reason: str | None, now: datetime) -> bool:
+    """Say whether people know of just this failure already: a policy may run every minute."""
+    for each in reversed(list(earlier)):
+        status = each.get("status") or {}
+        if status.get("phase") == "Succeeded":
+            return False
+        ended = status.get("completionTime")
+        known = status.get("failureReason") == reason and status.get("notification")
+        if known and ended and now - datetime.fromisoformat(ended) < QUIET:
+            return True
     return False
 
 

@@ -42,20 +42,13 @@ def counted(before: CountedSlots | None, mark: str, *, created: datetime, now: d
 
 
 def missed(
-    schedule: str,
-    zone: ZoneInfo,
-    *,
-    since: datetime,
-    last_run: datetime | None,
-    late: timedelta,
-    now: datetime,
+    schedule: str, zone: ZoneInfo, *, since: datetime, late: timedelta, now: datetime
 ) -> Missed | None:
-    """Give the slots after the last run that nothing can start for any more; ``None`` where there are none."""
-    start = max(since, last_run) if last_run is not None else since
+    """Give the slots after ``since`` that nothing can start for any more; ``None`` where there are none."""
     latest = now - late - timedelta(seconds=GRACE_SECONDS)
     first, count = None, 0
     try:
-        for slot in CronSim(schedule, start.astimezone(zone)):
+        for slot in CronSim(schedule, since.astimezone(zone)):
             if slot.astimezone(UTC) > latest or count == MOST:
                 break
             first, count = first or slot.astimezone(UTC), count + 1

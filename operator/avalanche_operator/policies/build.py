@@ -100,7 +100,7 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
     """Plan the Job of one run; ``owner`` is the policy for scheduled ones, the Backup for a manual one."""
     sources, mounts = applied.sources()
     spec = applied.spec
-    notifications, secrets = notifications_part(spec.notifications, retried=spec.backoff_limit > 0)
+    told, secrets = notifications_part(spec.notifications, retried=spec.backoff_limit > 0)
     request = BackupRequest(
         nonce=nonce_of(owner["metadata"]["uid"], applied.settings.cluster_uid),
         writer=applied.writer,
@@ -110,7 +110,7 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
         destinations=(applied.place,),
         compression=Compression(algorithm=spec.compression.algorithm, level=spec.compression.level),
         encryption=applied.encryption,
-        notifications=notifications,
+        notifications=told if told.channels else None,
     )
     return JobPlan(
         name=name,

@@ -46,10 +46,8 @@ async def look_at_slots(
     found = None
     if schedule is not None and not spec.suspend:
         late = timedelta(seconds=spec.starting_deadline_seconds)
-        last = last_run(*runs)
-        found = missed(
-            schedule, zone(spec.time_zone), since=since.since, last_run=last, late=late, now=around.now()
-        )
+        start = max(since.since, last_run(*runs) or since.since)
+        found = missed(schedule, zone(spec.time_zone), since=start, late=late, now=around.now())
     notification = await _told(policy, spec, status.notification, found, around)
     return Slots(since, found.count if found else 0, notification)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avalanche_backup.attempts import History
 from avalanche_backup.notifications import decide
 from avalanche_backup.notifications.message import SUBJECT_MAX, Occurrence, compose, one_line
 from avalanche_contract.exitcodes import RETRYABLE, ExitCode
@@ -79,3 +80,20 @@ def test_damage_is_news_once_and_a_storage_that_is_away_is_none() -> None:
     assert decide.of_verification(ExitCode.VERIFICATION_FAILED, told_before=False) == "VerificationFailed"
     assert decide.of_verification(ExitCode.VERIFICATION_FAILED, told_before=True) is None
     assert decide.of_verification(ExitCode.STORAGE_UNAVAILABLE, told_before=False) is None
+
+
+@pytest.mark.parametrize(("reason", "hours", "lately"), [("A", 11, True), ("A", 12, False), ("B", 1, False)])
+def test_the_same_failure_is_known_for_twelve_hours(reason: str, hours: int, lately: bool) -> None:
+    assert decide.told_lately(reason, "A", MOMENT, MOMENT + timedelta(hours=hours)) is lately
+    assert not decide.told_lately(reason, reason, None, MOMENT)
+    assert decide.of_failure(ExitCode.SOURCE_INVALID, retried=False, lately=lately) == (
+        None if lately else "Failed"
+    )
+
+
+def test_a_failure_lasts_until_a_newer_backup() -> None:
+    failed, backups = ("files_20260301_010000", "files_20260301_030000"), ("files_20260301_020000",)
+    assert History(failed, backups).last_failure() == "files_20260301_030000"
+    assert History(failed[:1], backups).last_failure() is None
+    assert History(failed[:1], backups).last_failure(own=backups[0]) == failed[0]
+    assert History((), backups).last_failure() is None

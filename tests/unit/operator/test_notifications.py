@@ -16,7 +16,7 @@ from avalanche_operator.api.notification import PolicyNotification
 from avalanche_operator.api.policy import CountedSlots
 from avalanche_operator.jobs.build import job
 from avalanche_operator.notifications.build import notifications_part
-from avalanche_operator.notifications.decide import event_of, failing_before, wanted
+from avalanche_operator.notifications.decide import event_of, failing_before, told_lately, wanted
 from avalanche_operator.notifications.missed import GRACE_SECONDS, MOST, counted, mark_of, missed
 from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.policies.decide import last_slot
@@ -77,6 +77,25 @@ def test_who_was_told_by_the_pod_is_not_told_again() -> None:
     assert other is not None and other.channels == ("mail",)
 
 
+def test_a_policy_that_fails_every_minute_is_told_twice_a_day_and_another_reason_at_once() -> None:
+    def failed(reason: str, hour: int, notification: Object | None = None) -> Object:
+        told = {"notification": notification} if notification else {}
+        ended = f"2026-03-01T{hour:02}:00:00Z"
+        return found(
+            "Backup",
+            str(hour),
+            {},
+            {"phase": "Failed", "failureReason": reason, "completionTime": ended, **told},
+        )
+
+    sent: Object = {"event": "Failed", "state": "Sent", "channels": ["mail"]}
+    row = [failed("A", 0, sent), failed("A", 1), failed("A", 2)]
+    assert told_lately(row, "A", SLOT + HOUR) and not told_lately(row, "B", SLOT + HOUR)
+    assert not told_lately(row, "A", SLOT + 10 * HOUR)
+    good = found("Backup", "good", {}, {"phase": "Succeeded"})
+    assert not told_lately([*row, good], "A", SLOT + HOUR)
+
+
 # --- what is built --------------------------------------------------------------------------------------
 def test_the_pod_of_a_backup_mounts_the_password_and_the_request_names_only_where_it_lies() -> None:
     policy = applied(DATABASE, notifications=[MAIL, CHAT])
@@ -105,7 +124,8 @@ def _run() -> Any:
 def test_a_pod_keeps_quiet_only_where_another_try_follows() -> None:
     def retried(**spec: Any) -> bool:
         policy = applied(DATABASE, notifications=[MAIL], **spec)
-        return backup_job(policy, policy.policy, "ab-job", run=_run()).request.notifications.retried  # type: ignore[union-attr]
+        request: Any = backup_job(policy, policy.policy, "ab-job", run=_run()).request
+        return bool(request.notifications.retried)
 
     assert retried() and not retried(backoffLimit=0)
 
@@ -134,7 +154,7 @@ def test_missed_are_the_slots_since_the_last_run_that_are_too_old_to_start(
 ) -> None:
     """Against a slow oracle: every minute of the schedule's own iterator, also over changes of summer time."""
     now, late = last + timedelta(days=days), timedelta(hours=hours)
-    result = missed(schedule, zone, since=last - HOUR, last_run=last, late=late, now=now)
+    result = missed(schedule, zone, since=last, late=late, now=now)
     expected = []
     for slot in CronSim(schedule, last.astimezone(zone)):
         if slot.astimezone(UTC) > now - late - timedelta(seconds=GRACE_SECONDS):
@@ -157,7 +177,7 @@ def test_a_daily_slot_is_missed_once_for_each_day_of_the_calendar(
         for n in range(days + 3)
     }
     assume(all(slot.astimezone(zone).time() == time(hour, minute) for slot in slots))
-    result = missed(f"{minute} {hour} * * *", zone, since=last, last_run=None, late=HOUR, now=now)
+    result = missed(f"{minute} {hour} * * *", zone, since=last, late=HOUR, now=now)
     assert (result.count if result else 0) == len([slot for slot in slots if last < slot <= latest])
 
 
@@ -166,18 +186,14 @@ def test_the_first_missed_slot_stays_the_same_while_more_are_missed(
     schedule: str, zone: ZoneInfo, last: datetime, days: int, more: int
 ) -> None:
     """It names the one message about them."""
-    early = missed(schedule, zone, since=last, last_run=None, late=HOUR, now=last + timedelta(days=days))
-    later = missed(
-        schedule, zone, since=last, last_run=None, late=HOUR, now=last + timedelta(days=days + more)
-    )
+    early = missed(schedule, zone, since=last, late=HOUR, now=last + timedelta(days=days))
+    later = missed(schedule, zone, since=last, late=HOUR, now=last + timedelta(days=days + more))
     assert early is None or (later is not None and later.first == early.first and later.count >= early.count)
 
 
 def test_a_slot_that_may_still_start_is_not_missed() -> None:
     def count(now: datetime) -> int:
-        result = missed(
-            "0 2 * * *", ZoneInfo("Etc/UTC"), since=SLOT - HOUR, last_run=None, late=HOUR, now=now
-        )
+        result = missed("0 2 * * *", ZoneInfo("Etc/UTC"), since=SLOT - HOUR, late=HOUR, now=now)
         return result.count if result else 0
 
     assert count(SLOT + HOUR) == 0 and count(SLOT + HOUR + timedelta(minutes=2)) == 1

@@ -102,18 +102,20 @@ def verify(settings: Settings, backup_id: str | None, recent: int | None, every:
     Encrypted backups are decoded where backup.encryption.identity_file is set; where it is not, the stored bytes are
     compared and the message says so. Exit code 14 where the identity does not open one of them.
     """
-    from avalanche_backup.cli import actions  # noqa: PLC0415
+    from avalanche_backup.cli import actions, verifying  # noqa: PLC0415
 
     if [backup_id is not None, recent is not None, every].count(True) != 1:
         raise UsageInvalid("say which: --backup-id ID, --recent N or --all")
     configuration = settings.configuration
     found, damaged = ([], []) if backup_id else actions.list_backups(configuration, None)
     wanted = [backup_id] if backup_id else [each.backup_id for each in found][:recent]
+    known = verifying.known_damage(configuration, wanted)
     verdicts = [(each, *actions.verify(configuration, each)) for each in wanted]
     if every:
         verdicts += [
             (_named(each.key), "VerificationFailed", "MetadataInvalid", each.message) for each in damaged
         ]
+    verifying.tell_of_damage(configuration, verdicts, known)
     if settings.json:
         names = ("backup_id", "status", "reason", "message")
         click.echo(as_json([dict(zip(names, verdict, strict=True)) for verdict in verdicts]))

@@ -114,7 +114,10 @@ def _execute(options: tuple[str, ...], run: schedule.Run) -> None:
         code = process.wait()
     except BaseException:
         process.terminate()
-        process.wait(STOP_SECONDS)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
         raise
     _LOG.info("scheduled run ended", command=run.command, exit_code=code)
 

@@ -72,6 +72,7 @@ def _remember(
 
     place, named = configuration.place, backup_id(backup_type, happened.time)
     attempt = attempts.Attempt(
-        named, f"standalone/{uuid.uuid4()}", happened.time, happened.reason, happened.message, told=told
-    )
+        named, f"standalone/{uuid.uuid4()}", happened.time, happened.reason, happened.message,
+        told_time=happened.time if told else None, told_reason=happened.reason if told else "",
+    )  # fmt: skip
     attempts.record(open_store(place.storage), place.prefix, attempt)

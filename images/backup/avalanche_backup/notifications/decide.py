@@ -6,14 +6,24 @@ was told already is not told again. So there is one message for each change, how
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from avalanche_contract.exitcodes import PERMANENT, ExitCode
 from avalanche_contract.notification import Event
 from avalanche_contract.result import Verdict
 
+QUIET = timedelta(hours=12)
+"""So long the same failure is not told again, however often it happens: a policy may run every minute."""
 
-def of_failure(exit_code: ExitCode, *, retried: bool) -> Event | None:
-    """Say what a failed run is worth; one that was left out on purpose is nothing."""
-    if exit_code is ExitCode.SKIPPED:
+
+def told_lately(reason: str, told_reason: str, told_time: datetime | None, now: datetime) -> bool:
+    """Say whether people know of just this failure already."""
+    return reason == told_reason and told_time is not None and now - told_time < QUIET
+
+
+def of_failure(exit_code: ExitCode, *, retried: bool, lately: bool = False) -> Event | None:
+    """Say what a failed run is worth; one that was left out on purpose, or that people know of, is nothing."""
+    if exit_code is ExitCode.SKIPPED or lately:
         return None
     return "Failed" if exit_code in PERMANENT or not retried else None
 

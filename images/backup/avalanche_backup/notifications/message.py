@@ -13,7 +13,7 @@ _VERBS: dict[Event, str] = {
     "Failed": "failed",
     "Recovered": "works again",
     "Suspect": "is suspect",
-    "VerificationFailed": "is damaged",
+    "VerificationFailed": "failed verification",
     "Missed": "did not run",
 }
 _WHAT_TO_DO: dict[Event, str] = {

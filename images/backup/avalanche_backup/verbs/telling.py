@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -23,7 +23,7 @@ from avalanche_backup.verbs import backup, verify
 from avalanche_backup.verbs.context import Context
 from avalanche_contract.names import backup_id
 from avalanche_contract.notification import Event
-from avalanche_contract.request import BackupRequest, Place, VerifyRequest, Writer
+from avalanche_contract.request import BackupRequest, VerifyRequest, Writer
 from avalanche_contract.result import Result
 
 _LOG = structlog.get_logger()
@@ -74,16 +74,20 @@ def where(writer: Writer) -> str:
 
 def _failed(request: BackupRequest, context: Context, identity: backup.RunIdentity, error: Exception) -> None:
     code, reason, message = explain(error)
-    named = backup_id(request.backup_type, identity.moment)
-    event = decide.of_failure(code, retried=request.notifications.retried)
+    now, before = context.now(), _last_failure(request)
+    attempt = Attempt(
+        backup_id(request.backup_type, identity.moment), identity.text, now, reason, message,
+        told_time=before.told_time if before else None, told_reason=before.told_reason if before else "",
+    )  # fmt: skip
+    lately = decide.told_lately(reason, attempt.told_reason, attempt.told_time, now)
+    retried = request.notifications is not None and request.notifications.retried
+    event = decide.of_failure(code, retried=retried, lately=lately)
     if request.writer.policy and is_uncertain(error):
         event = None  # the control plane asks the storage first whether it was committed
-    told = False
-    if event is not None:
-        told = _tell(
-            request, context, _of_backup(request, context, event, _Run(identity.text, reason, message))
-        )
-    attempt = Attempt(named, identity.text, context.now(), reason, message, told=told)
+    if event is not None and _tell(
+        request, context, _of_backup(request, context, event, _Run(identity.text, reason, message))
+    ):
+        attempt = replace(attempt, told_time=now, told_reason=reason)
     for place in request.destinations:
         with _harmless():
             store = open_store(place.storage)
@@ -91,23 +95,29 @@ def _failed(request: BackupRequest, context: Context, identity: backup.RunIdenti
             attempts.record(store, place.prefix, attempt)
 
 
-def _succeeded(request: BackupRequest, context: Context, result: Result) -> None:
-    own, known = result.backup_id or "", False
-    found: list[tuple[Place, tuple[str, ...]]] = []
+def _last_failure(request: BackupRequest, own: str = "") -> Attempt | None:
+    """Give the failure that lasts, by the first storage that knows of one."""
     for place in request.destinations:
         with _harmless():
             store = open_store(place.storage)
-            history = attempts.history(store, place.prefix, request.backup_type)
-            found.append((place, history.failed))
-            known = known or attempts.were_told(store, place.prefix, history.since_last_commit(own))
-    event = decide.of_success(result.verdict, failing=known)
+            last = attempts.history(store, place.prefix, request.backup_type).last_failure(own)
+            if (found := attempts.read(store, place.prefix, last)) is not None:
+                return found
+    return None
+
+
+def _succeeded(request: BackupRequest, context: Context, result: Result) -> None:
+    own = result.backup_id or ""
+    last = _last_failure(request, own)
+    event = decide.of_success(result.verdict, failing=last is not None and last.told_time is not None)
     if event is not None:
         run = _Run(result.run_identity or "", result.reason, result.message, own)
         _tell(request, context, _of_backup(request, context, event, run))
-    if result.verdict == "Succeeded":
-        for place, failed in found:
-            with _harmless():
-                attempts.forget(open_store(place.storage), place.prefix, failed)
+    for place in request.destinations if result.verdict == "Succeeded" else ():
+        with _harmless():
+            store = open_store(place.storage)
+            failed = attempts.history(store, place.prefix, request.backup_type).failed
+            attempts.forget(store, place.prefix, failed)
 
 
 def _damaged(
@@ -143,7 +153,7 @@ def _of_backup(request: BackupRequest, context: Context, event: Event, run: _Run
 
 
 def _tell(request: BackupRequest | VerifyRequest, context: Context, happened: Occurrence) -> bool:
-    told = tell(request.notifications, happened)
+    told = tell(request.notifications, happened) if request.notifications is not None else None
     if told is None:
         return False
     context.report.told(told)
