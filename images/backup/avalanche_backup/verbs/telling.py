@@ -21,6 +21,7 @@ from avalanche_backup.notifications.send import tell
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import backup, verify
 from avalanche_backup.verbs.context import Context
+from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import backup_id
 from avalanche_contract.notification import Event
 from avalanche_contract.request import BackupRequest, VerifyRequest, Writer
@@ -74,13 +75,15 @@ def where(writer: Writer) -> str:
 
 def _failed(request: BackupRequest, context: Context, identity: backup.RunIdentity, error: Exception) -> None:
     code, reason, message = explain(error)
+    retried = request.notifications is not None and request.notifications.retried
+    if retried and code is ExitCode.STORAGE_UNAVAILABLE:
+        return  # nothing is told yet, and nothing can be left there: the next try must not wait for it
     now, before = context.now(), _last_failure(request)
     attempt = Attempt(
         backup_id(request.backup_type, identity.moment), identity.text, now, reason, message,
         told_time=before.told_time if before else None, told_reason=before.told_reason if before else "",
     )  # fmt: skip
     lately = decide.told_lately(reason, attempt.told_reason, attempt.told_time, now)
-    retried = request.notifications is not None and request.notifications.retried
     event = decide.of_failure(code, retried=retried, lately=lately)
     if request.writer.policy and is_uncertain(error):
         event = None  # the control plane asks the storage first whether it was committed
@@ -173,4 +176,4 @@ def _harmless() -> Iterator[None]:
         yield
     except Exception as error:
         _, reason, message = explain(error)
-        _LOG.warning("what a run leaves for notifications could not be kept", reason=reason, why=message)
+        _LOG.warning("telling people went wrong", reason=reason, why=message)
