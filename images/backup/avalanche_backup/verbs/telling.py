@@ -14,7 +14,7 @@ import structlog
 
 from avalanche_backup import attempts, catalog
 from avalanche_backup.attempts import Attempt
-from avalanche_backup.errors import TargetLocked, VerificationFailed, explain, is_uncertain
+from avalanche_backup.errors import VerificationFailed, explain, is_uncertain
 from avalanche_backup.notifications import decide
 from avalanche_backup.notifications.message import Occurrence
 from avalanche_backup.notifications.send import tell
@@ -46,7 +46,7 @@ def back_up(request: BackupRequest, context: Context) -> Result:
     try:
         result = backup.run(request, context)
     except Exception as error:
-        if not isinstance(error, TargetLocked):
+        if explain(error)[0] is not ExitCode.SKIPPED:  # left out on purpose is no failure
             with _harmless():
                 _failed(request, context, identity, error)
         raise
