@@ -304,13 +304,13 @@ def test_a_suspended_policy_misses_nothing_then_or_later() -> None:
 
 def _story(world: World) -> None:
     """A run whose tries run out, a good one, and a slot that is missed."""
-    world.run(6)
+    world.run(5)
     world.failing = "StorageUnavailable"
-    _run_at(world, SLOT, rounds=8)
+    _run_at(world, SLOT)
     world.failing = None
-    _run_at(world, SLOT + timedelta(days=1), rounds=8)
+    _run_at(world, SLOT + timedelta(days=1))
     world.time = SLOT + timedelta(days=2, hours=2)
-    world.run(8)
+    world.run(6)
 
 
 def _writes() -> tuple[list[tuple[str, str, str]], int]:

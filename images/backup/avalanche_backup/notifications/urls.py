@@ -32,7 +32,10 @@ def send_urls(channel: UrlsChannel, message: Message) -> None:
 def _taken(url: str, message: Message) -> bool:
     import apprise  # noqa: PLC0415 - it takes half a second to load, and most runs tell nothing
 
-    asset = apprise.AppriseAsset(app_id="Avalanche Backup", app_desc="Avalanche Backup", secure_logging=True)
+    asset = apprise.AppriseAsset(
+        app_id="Avalanche Backup", app_desc="Avalanche Backup", secure_logging=True,
+        storage_mode=apprise.PersistentStoreMode.MEMORY,
+    )  # fmt: skip
     target = apprise.Apprise(asset=asset)
     try:
         return bool(
