@@ -9,10 +9,9 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Mapping
-from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -20,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from avalanche_backup.cli import schedule
 from avalanche_backup.cli.sections import (
     SECRET,
+    CloudSection,
     LogsSection,
     NotificationsSection,
     SchedulerSection,
@@ -122,40 +122,6 @@ class EncryptionSection(Section):
     identity_file: str | None = None
 
 
-class S3Section(Section):
-    """A bucket."""
-
-    bucket: str = "avalanche-backups"
-    prefix: str = "production/"
-    region: str = "us-east-1"
-    endpoint: str | None = None
-
-
-class AzureSection(Section):
-    """A container of Azure Blob Storage. Account and key come from the environment."""
-
-    container: str = "avalanche-backups"
-    prefix: str = "production/"
-
-
-class GcsSection(Section):
-    """A bucket of Google Cloud Storage."""
-
-    bucket: str = "avalanche-backups"
-    prefix: str = "production/"
-    project_id: str | None = None
-
-
-class CloudSection(Section):
-    """Whether backups go to a bucket instead of a folder, and to whose."""
-
-    enabled: bool = False
-    provider: Literal["s3", "azure", "gcs"] = "s3"
-    s3: S3Section = S3Section()
-    azure: AzureSection = AzureSection()
-    gcs: GcsSection = GcsSection()
-
-
 def _compression(value: Any) -> Any:
     if value is True:
         return {}
@@ -254,24 +220,12 @@ class Configuration:
     @property
     def scheduled(self) -> tuple[schedule.Run, ...]:
         """Give the runs of `run-scheduled`."""
-        return tuple(
-            schedule.Run(each.run, time.fromisoformat(each.at), each.weekday, each.day)
-            for each in self._section.scheduler.runs
-        )
+        return self._section.scheduler.entries
 
     @property
     def schedule_zone(self) -> ZoneInfo:
-        """Give the time zone of `run-scheduled`.
-
-        :raises UsageInvalid: there is none of this name.
-        """
-        name = self._section.scheduler.time_zone
-        try:
-            return ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise UsageInvalid(
-                f"backup.scheduler.time_zone {name!r} is not known: write one such as Europe/Berlin"
-            ) from None
+        """Give the time zone of `run-scheduled`."""
+        return self._section.scheduler.zone
 
     @property
     def place(self) -> Place:

@@ -1,9 +1,11 @@
-"""Sections of ``config/backup.yaml`` about who is told, what is logged and when runs are due."""
+"""Sections of ``config/backup.yaml`` about buckets, who is told, what is logged and when runs are due."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import time
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -28,6 +30,40 @@ class Section(BaseModel):
     """A part of the file: frozen, and every key in it is known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class S3Section(Section):
+    """A bucket."""
+
+    bucket: str = "avalanche-backups"
+    prefix: str = "production/"
+    region: str = "us-east-1"
+    endpoint: str | None = None
+
+
+class AzureSection(Section):
+    """A container of Azure Blob Storage. Account and key come from the environment."""
+
+    container: str = "avalanche-backups"
+    prefix: str = "production/"
+
+
+class GcsSection(Section):
+    """A bucket of Google Cloud Storage."""
+
+    bucket: str = "avalanche-backups"
+    prefix: str = "production/"
+    project_id: str | None = None
+
+
+class CloudSection(Section):
+    """Whether backups go to a bucket instead of a folder, and to whose."""
+
+    enabled: bool = False
+    provider: Literal["s3", "azure", "gcs"] = "s3"
+    s3: S3Section = S3Section()
+    azure: AzureSection = AzureSection()
+    gcs: GcsSection = GcsSection()
 
 
 class EmailSection(Section):
@@ -79,6 +115,26 @@ class SchedulerSection(Section):
         ScheduledSection(run="cleanup", at="05:00", weekday="sunday"),
         ScheduledSection(run="verify", at="06:00"),
     )
+
+    @property
+    def entries(self) -> tuple[schedule.Run, ...]:
+        """Give the runs."""
+        return tuple(
+            schedule.Run(each.run, time.fromisoformat(each.at), each.weekday, each.day) for each in self.runs
+        )
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Give the time zone.
+
+        :raises UsageInvalid: there is none of this name.
+        """
+        try:
+            return ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise UsageInvalid(
+                f"backup.scheduler.time_zone {self.time_zone!r} is not known: write one such as Europe/Berlin"
+            ) from None
 
 
 def channels_of(section: NotificationsSection, environment: Mapping[str, str]) -> Notifications:
