@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from avalanche_contract.base import format_time
 from avalanche_contract.notification import Told
 from avalanche_operator.api.backup import BackupSpec, BackupStatus
 from avalanche_operator.api.notification import NotificationStatus
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.notifications.build import Telling
-from avalanche_operator.notifications.decide import event_of, failing_before, told_lately, wanted
+from avalanche_operator.notifications.decide import Past, event_of, order_of, wanted
 from avalanche_operator.notifications.run import advance
-from avalanche_operator.policies.decide import backups_of, earlier_than
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]
@@ -26,10 +26,13 @@ async def owed(
     channels = BackupPolicySpec.model_validate(policy["spec"]).notifications if policy else ()
     if not channels:
         return None
-    own = backups_of(await around.gateway.list("Backup", namespace), policy_name)
-    earlier = earlier_than(own, found)
-    event = event_of(after.phase, failing=failing_before(earlier))
-    if event == "Failed" and told is None and told_lately(earlier, after.failure_reason, around.now()):
+    after_start = format_time(after.start_time) if after.start_time else None
+    past = Past(order_of({**found, "status": {"startTime": after_start}}))
+    fields = {"spec.policyRef.name": policy_name}
+    async for each in around.gateway.iterate("Backup", namespace, fields=fields):
+        past.add(each)
+    event = event_of(after.phase, failing=past.failing)
+    if event == "Failed" and told is None and past.told_lately(after.failure_reason, around.now()):
         return None
     return wanted(channels, event, told) if event is not None else None
 

@@ -28,26 +28,50 @@ def event_of(phase: str | None, *, failing: bool) -> Event | None:
     return events.get(phase)
 
 
-def failing_before(earlier: Iterable[Object]) -> bool:
-    """Say whether a run has failed since the last good one; ``earlier`` has the oldest Backup first."""
-    for each in reversed(list(earlier)):
-        phase = (each.get("status") or {}).get("phase")
-        if phase in ("Succeeded", "Failed"):
-            return bool(phase == "Failed")
-    return False
+Order = tuple[str, str]
+"""When a run began, and the Backup's name: what is newer than what."""
 
 
-def told_lately(earlier: Iterable[Object], reason: str | None, now: datetime) -> bool:
-    """Say whether people know of just this failure already: a policy may run every minute."""
-    for each in reversed(list(earlier)):
-        status = each.get("status") or {}
+def order_of(backup: Object) -> Order:
+    """Say where a Backup stands among those of its policy."""
+    meta, status = backup["metadata"], backup.get("status") or {}
+    return str(status.get("startTime") or meta["creationTimestamp"]), meta["name"]
+
+
+class Past:
+    """The failures since the last good run before one Backup, as they pass, in any order; keeps nothing else."""
+
+    def __init__(self, before: Order) -> None:
+        self._before = before
+        self._good: Order = ("", "")
+        self._failures: dict[Order, Object] = {}
+
+    def add(self, backup: Object) -> None:
+        """Take note of one Backup; suspect and skipped ones end no row of failures, and are none."""
+        order, status = order_of(backup), backup.get("status") or {}
+        if order >= self._before:
+            return
         if status.get("phase") == "Succeeded":
-            return False
-        ended = status.get("completionTime")
-        known = status.get("failureReason") == reason and status.get("notification")
-        if known and ended and now - datetime.fromisoformat(ended) < QUIET:
-            return True
-    return False
+            self._good = max(self._good, order)
+        elif status.get("phase") == "Failed":
+            self._failures[order] = {
+                name: status.get(name) for name in ("failureReason", "completionTime", "notification")
+            }
+        self._failures = {at: each for at, each in self._failures.items() if at > self._good}
+
+    @property
+    def failing(self) -> bool:
+        """Say whether a run has failed since the last good one."""
+        return bool(self._failures)
+
+    def told_lately(self, reason: str | None, now: datetime) -> bool:
+        """Say whether people know of just this failure already: a policy may run every minute."""
+        ends = [
+            datetime.fromisoformat(each["completionTime"])
+            for each in self._failures.values()
+            if each["failureReason"] == reason and each["notification"] and each["completionTime"]
+        ]
+        return any(now - end < QUIET for end in ends)
 
 
 def wanted(

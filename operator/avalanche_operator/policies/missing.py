@@ -13,7 +13,6 @@ from avalanche_operator.notifications.build import Telling
 from avalanche_operator.notifications.decide import wanted
 from avalanche_operator.notifications.missed import MOST, Missed, counted, mark_of, missed
 from avalanche_operator.notifications.run import advance, let_go
-from avalanche_operator.policies.decide import time_of
 from avalanche_operator.policies.schedule import zone
 from avalanche_operator.settings import Surroundings
 
@@ -41,12 +40,12 @@ async def look_at_slots(
     spec = BackupPolicySpec.model_validate(policy["spec"])
     status = BackupPolicyStatus.model_validate(policy.get("status") or {})
     mark = mark_of(schedule, spec.time_zone, suspended=spec.suspend)
-    created = time_of(policy["metadata"]["creationTimestamp"]) or around.now()
+    created = datetime.fromisoformat(policy["metadata"]["creationTimestamp"])
     since = counted(status.slots, mark, created=created, now=around.now())
     found = None
     if schedule is not None and not spec.suspend:
         late = timedelta(seconds=spec.starting_deadline_seconds)
-        start = max(since.since, last_run(*runs) or since.since)
+        start = max(since.since, last or since.since)
         found = missed(schedule, zone(spec.time_zone), since=start, late=late, now=around.now())
     notification = await _told(policy, spec, status.notification, found, around)
     return Slots(since, found.count if found else 0, notification)
@@ -54,7 +53,8 @@ async def look_at_slots(
 
 def last_run(cron_job: Object | None, last_slot: datetime | None) -> datetime | None:
     """Give the newest slot that a run started for, by the CronJob or by the Backups."""
-    known = (time_of(((cron_job or {}).get("status") or {}).get("lastScheduleTime")), last_slot)
+    told = ((cron_job or {}).get("status") or {}).get("lastScheduleTime")
+    known = (datetime.fromisoformat(told) if told else None, last_slot)
     return max((each for each in known if each is not None), default=None)
 
 

@@ -16,10 +16,10 @@ from avalanche_operator.api.notification import PolicyNotification
 from avalanche_operator.api.policy import CountedSlots
 from avalanche_operator.jobs.build import job
 from avalanche_operator.notifications.build import notifications_part
-from avalanche_operator.notifications.decide import event_of, failing_before, told_lately, wanted
+from avalanche_operator.notifications.decide import Past, event_of, wanted
 from avalanche_operator.notifications.missed import GRACE_SECONDS, MOST, counted, mark_of, missed
 from avalanche_operator.policies.build import backup_job, probe_job
-from avalanche_operator.policies.decide import last_slot
+from avalanche_operator.policies.decide import Tally
 from tests.fakes.world import NAMESPACE, Killed, World
 from tests.unit.operator.objects import CHAT, DATABASE, MAIL, S3_SPEC, applied, found, policy_spec
 
@@ -58,12 +58,26 @@ def test_only_an_end_that_is_news_is_told(phase: str, failing: bool, event: str 
     assert event_of(phase, failing=failing) == event
 
 
-def test_a_suspect_backup_ends_no_failure_and_a_skipped_run_is_none() -> None:
-    def ended(*phases: str) -> bool:
-        return failing_before(found("Backup", str(n), {}, {"phase": each}) for n, each in enumerate(phases))
+def _past(*backups: Object) -> Past:
+    past = Past(("9999", ""))
+    for each in backups:
+        past.add(each)
+    return past
 
-    assert ended("Succeeded", "Failed", "Suspect", "Skipped") and not ended("Failed", "Succeeded", "Suspect")
-    assert not ended()
+
+@given(st.permutations(range(4)))
+def test_a_suspect_backup_ends_no_failure_and_a_skipped_run_is_none(order: list[int]) -> None:
+    def failing(*phases: str) -> bool:
+        row = [
+            found("Backup", str(n), {}, {"phase": each, "startTime": f"2026-03-0{n + 1}T02:00:00Z"})
+            for n, each in enumerate(phases)
+        ]
+        return _past(*(row[n] for n in order if n < len(row))).failing
+
+    assert failing("Succeeded", "Failed", "Suspect", "Skipped") and not failing(
+        "Failed", "Succeeded", "Suspect"
+    )
+    assert not failing()
 
 
 def test_who_was_told_by_the_pod_is_not_told_again() -> None:
@@ -78,22 +92,20 @@ def test_who_was_told_by_the_pod_is_not_told_again() -> None:
 
 
 def test_a_policy_that_fails_every_minute_is_told_twice_a_day_and_another_reason_at_once() -> None:
-    def failed(reason: str, hour: int, notification: Object | None = None) -> Object:
-        told = {"notification": notification} if notification else {}
-        ended = f"2026-03-01T{hour:02}:00:00Z"
+    def ended(phase: str, hour: int, **status: Any) -> Object:
+        at = f"2026-03-01T{hour:02}:00:00Z"
         return found(
-            "Backup",
-            str(hour),
-            {},
-            {"phase": "Failed", "failureReason": reason, "completionTime": ended, **told},
+            "Backup", str(hour), {}, {"phase": phase, "startTime": at, "completionTime": at, **status}
         )
 
     sent: Object = {"event": "Failed", "state": "Sent", "channels": ["mail"]}
-    row = [failed("A", 0, sent), failed("A", 1), failed("A", 2)]
-    assert told_lately(row, "A", SLOT + HOUR) and not told_lately(row, "B", SLOT + HOUR)
-    assert not told_lately(row, "A", SLOT + 10 * HOUR)
-    good = found("Backup", "good", {}, {"phase": "Succeeded"})
-    assert not told_lately([*row, good], "A", SLOT + HOUR)
+    row = [
+        ended("Failed", 0, failureReason="A", notification=sent),
+        *(ended("Failed", n, failureReason="A") for n in (1, 2)),
+    ]
+    assert _past(*row).told_lately("A", SLOT + HOUR) and not _past(*row).told_lately("B", SLOT + HOUR)
+    assert not _past(*row).told_lately("A", SLOT + 10 * HOUR)
+    assert not _past(*row, ended("Succeeded", 3)).told_lately("A", SLOT + HOUR)
 
 
 # --- what is built --------------------------------------------------------------------------------------
@@ -212,12 +224,11 @@ def test_nothing_is_missed_before_a_policy_was_made_or_its_schedule_changed_or_i
 
 
 def test_the_last_slot_is_read_from_scheduled_backups_alone() -> None:
-    def backup(identity: str) -> Object:
-        return found("Backup", identity.replace("/", "-"), {"runIdentity": identity})
-
+    tally = Tally()
     minutes = int(SLOT.timestamp()) // 60
-    assert last_slot([backup(f"scheduled/uid/{minutes}"), backup("manual/uid"), backup("job/1")]) == SLOT
-    assert last_slot([backup("manual/uid")]) is None
+    for identity in ("manual/uid", "job/1", f"scheduled/uid/{minutes}", f"scheduled/uid/{minutes - 60}"):
+        tally.add(found("Backup", identity.replace("/", "-"), {"runIdentity": identity}))
+    assert tally.last_slot == SLOT and Tally().last_slot is None
 
 
 # --- the whole operator ---------------------------------------------------------------------------------
