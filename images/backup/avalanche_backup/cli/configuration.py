@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from avalanche_backup.cli import schedule
 from avalanche_backup.cli.sections import (
     SECRET,
     CloudSection,
+    DatabaseSection,
+    FilesSection,
     LogsSection,
     NotificationsSection,
     SchedulerSection,
@@ -39,7 +41,6 @@ from avalanche_contract.request import (
     GcsStorage,
     Place,
     PostgresqlSource,
-    RelativePath,
     S3Storage,
     Source,
     SqliteSource,
@@ -66,34 +67,6 @@ _FORMATS: dict[str, Literal["Plain", "Custom", "Directory"]] = {
     "directory": "Directory",
 }
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
-
-
-class FilesSection(Section):
-    """Which files are backed up."""
-
-    base_dir: str = "."
-    paths: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = (
-        "data/datasets",
-        "data/reference",
-        "data/results",
-        "config",
-    )
-    exclude: tuple[str, ...] = ()
-
-
-class DatabaseSection(Section):
-    """How a PostgreSQL database is dumped; which one, the environment says."""
-
-    format: Literal["plain", "custom", "directory"] = "plain"
-    jobs: Annotated[int, Field(ge=1, le=16)] = 1
-    """Of a dump of format ``directory``."""
-    include_globals: bool = False
-
-    @model_validator(mode="after")
-    def _jobs_fit(self) -> DatabaseSection:
-        if self.jobs > 1 and self.format != "directory":
-            raise ValueError("jobs above 1 need format: directory")
-        return self
 
 
 class RetentionSection(Section):

@@ -1,4 +1,4 @@
-"""Sections of ``config/backup.yaml`` about buckets, who is told, what is logged and when runs are due."""
+"""Sections of ``config/backup.yaml`` about sources, buckets, who is told, what is logged and when runs are due."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import time
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from avalanche_backup.cli import schedule
 from avalanche_backup.credentials import give
 from avalanche_backup.errors import UsageInvalid
 from avalanche_contract.notification import Channel, EmailChannel, Notifications, UrlsChannel
-from avalanche_contract.request import Credential
+from avalanche_contract.request import Credential, RelativePath
 
 PASSWORD, URLS = "SMTP_PASSWORD", "NOTIFICATION_URLS"
 SECRET = frozenset(("smtp_password", "urls"))
@@ -30,6 +30,34 @@ class Section(BaseModel):
     """A part of the file: frozen, and every key in it is known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FilesSection(Section):
+    """Which files are backed up."""
+
+    base_dir: str = "."
+    paths: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = (
+        "data/datasets",
+        "data/reference",
+        "data/results",
+        "config",
+    )
+    exclude: tuple[str, ...] = ()
+
+
+class DatabaseSection(Section):
+    """How a PostgreSQL database is dumped; which one, the environment says."""
+
+    format: Literal["plain", "custom", "directory"] = "plain"
+    jobs: Annotated[int, Field(ge=1, le=16)] = 1
+    """Of a dump of format ``directory``."""
+    include_globals: bool = False
+
+    @model_validator(mode="after")
+    def _jobs_fit(self) -> DatabaseSection:
+        if self.jobs > 1 and self.format != "directory":
+            raise ValueError("jobs above 1 need format: directory")
+        return self
 
 
 class S3Section(Section):
