@@ -38,3 +38,12 @@ class Lenient(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
     )
+
+
+class Credential(Strict):
+    """Where one secret value is read: a file or an environment variable, never the value."""
+
+    described: str
+    """How to name it to a person: ``key "password" of Secret "database"``."""
+    file: str | None = None
+    environment: str | None = None

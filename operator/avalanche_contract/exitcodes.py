@@ -35,9 +35,11 @@ class ExitCode(IntEnum):
     RESTORE_FAILED = 18
     """The restore began and did not end well; the target is marked."""
     SKIPPED = 19
-    """Nothing was done, on purpose: the target is being restored."""
+    """Nothing was done, on purpose: the target is being restored, or another run is under way."""
     NOT_FOUND = 20
     """No such backup."""
+    NOTIFICATION_FAILED = 22
+    """Of the verb ``notify`` alone: somebody could not be told."""
     COPIES_MISSING = 23
     """Fewer copies were made than are needed. What was made stays; another try completes the others from it."""
     COPIES_INCOMPLETE = 24

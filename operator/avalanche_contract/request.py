@@ -12,21 +12,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
+from avalanche_contract.base import Credential as Credential  # noqa: PLC0414 - readers find it here
 from avalanche_contract.base import Strict, Time
 from avalanche_contract.names import BackupType
+from avalanche_contract.notification import Event, Notifications
 
 CONTRACT_VERSION = 1
 COPIES_MAX = 8
 """How many places one backup may lie in."""
-
-
-class Credential(Strict):
-    """Where one secret value is read: a file or an environment variable, never the value."""
-
-    described: str
-    """How to name it to a person: ``key "password" of Secret "database"``."""
-    file: str | None = None
-    environment: str | None = None
 
 
 # --- sources -------------------------------------------------------------------------------------------
@@ -238,6 +231,8 @@ class BackupRequest(_Request):
     """How many must be committed for a success; absent: all."""
     compression: Compression = Compression()
     encryption: Encryption | None = None
+    notifications: Notifications | None = None
+    """Absent: nobody is told."""
 
     @model_validator(mode="after")
     def _check_copies(self) -> Self:
@@ -257,6 +252,8 @@ class VerifyRequest(_Request):
     """Where further copies belong."""
     heal: bool = False
     """Make a copy that is missing or damaged anew, from a good one."""
+    notifications: Notifications | None = None
+    """Absent: nobody is told."""
 
 
 class CopyRequest(_Request):
@@ -313,8 +310,30 @@ class CatalogRequest(_Request):
     limit: int = Field(default=500, ge=1, le=500)
 
 
+class NotifyRequest(_Request):
+    """Tell what only the control plane saw: tries that ran out, a pod that was lost, a slot that was missed."""
+
+    verb: Literal["notify"] = "notify"
+    notifications: Notifications
+    writer: Writer = Writer()
+    event: Event
+    backup_type: BackupType
+    reason: str
+    message: str
+    backup: str = ""
+    """The name of the Backup object, where there is one."""
+    run_identity: str = ""
+    time: Time
+
+
 Request = Annotated[
-    BackupRequest | VerifyRequest | CopyRequest | RestoreRequest | ProbeRequest | CatalogRequest,
+    BackupRequest
+    | VerifyRequest
+    | CopyRequest
+    | RestoreRequest
+    | ProbeRequest
+    | CatalogRequest
+    | NotifyRequest,
     Field(discriminator="verb"),
 ]
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from avalanche_contract.base import Lenient, Time
 from avalanche_contract.names import BackupType
+from avalanche_contract.notification import Told
 
 RESULT_MAX_BYTES = 4096
 
@@ -149,6 +150,9 @@ class Result(Lenient):
     may_be_committed: bool = False
     """Of a failure: it came while the metadata was being written, so that only the storage knows."""
     plan_digest: str | None = None
+    notified: bool | None = None
+    """Whether everybody was told who should be; absent where there was nothing to tell."""
+    notification: Told | None = None
     probe: ProbeResult | None = None
     entry_count: int | None = None
     """How many entries the log holds, so that a reader knows that it read them all."""

@@ -12,6 +12,10 @@ from tests.e2e.scene import Scene
 
 DATABASE = objects.postgresql_source("db", secret_name="database")
 FILES = objects.files_source("data", "data")
+MAIL: Object = {
+    "name": "mail",
+    "email": {"host": "mail", "from": "a@b", "to": ["c@d"], "credentialsSecretRef": {"name": "mail"}},
+}
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -73,6 +77,18 @@ REFUSED = {
     "two kinds of scratch": (
         _policy(DATABASE, podTemplate={"scratch": {"sizeLimit": "1Gi", "ephemeral": {"size": "1Gi"}}}),
         "exactly one of sizeLimit and ephemeral",
+    ),
+    "two ways in one notification": (
+        _policy(DATABASE, notifications=[{**MAIL, "urlsSecretRef": {"name": "chat"}}]),
+        "exactly one way",
+    ),
+    "a password without TLS": (
+        _policy(DATABASE, notifications=[{**MAIL, "email": {**MAIL["email"], "tls": "None"}}]),
+        "never sent without TLS",
+    ),
+    "an address that is none": (
+        _policy(DATABASE, notifications=[{**MAIL, "email": {**MAIL["email"], "to": ["a, b"]}}]),
+        "should match",
     ),
     "an approved restore": (objects.restore("refused", "any", approvedPlan=DIGEST), "not created approved"),
 }

@@ -10,9 +10,11 @@ from typing import Any, Literal, TypeVar
 from avalanche_contract import names
 from avalanche_contract.base import format_time
 from avalanche_contract.log import write_line, write_pages
+from avalanche_contract.notification import Event, Notifications, Told
 from avalanche_contract.request import (
     BackupRequest,
     CatalogRequest,
+    NotifyRequest,
     ProbeRequest,
     Request,
     RestoreRequest,
@@ -51,6 +53,12 @@ class World:
         self.holding: dict[str, set[str]] = {}
         """By the identity of a run: the storages that hold a copy."""
         self.catalog_answers: Literal["Whole", "Failed", "WithoutLog"] = "Whole"
+        self.failing: str | None = None
+        """The reason for which backups fail; those that may pass are tried again, and tell nobody themselves."""
+        self.told: list[tuple[str, str, str]] = []
+        """(event, channel, reason), in the order in which messages arrived."""
+        self.deaf: set[str] = set()
+        """Channels that take nothing."""
 
     def person(self, kind: str, name: str, spec: Object) -> Object:
         """Apply an object of ours, as a person does."""
@@ -187,10 +195,31 @@ class World:
                 return base.model_copy(update=down), []
             pages = list(write_pages(request.nonce, found))
             return base, pages if self.catalog_answers == "Whole" else []
+        if isinstance(request, NotifyRequest):
+            told = self._tell(request.notifications, request.event, request.reason)
+            failed = {"verdict": "Failed", "reason": "NotificationFailed"} if told and told.failed else {}
+            return base.model_copy(update={"notification": told, **failed}), []
         assert isinstance(request, RestoreRequest)
         return self._restore(request, base)
 
+    def _tell(self, notifications: Notifications | None, event: Event, reason: str) -> Told | None:
+        channels = notifications.channels if notifications is not None else ()
+        asked = [each.name for each in channels if event in each.events]
+        sent = tuple(name for name in asked if name not in self.deaf)
+        self.told += [(event, name, reason) for name in sent]
+        failed = {name: "cannot be reached" for name in asked if name in self.deaf}
+        return Told(event=event, sent=sent, failed=failed) if asked else None
+
+    def _fail(self, request: BackupRequest, base: Result, reason: str) -> Result:
+        final = reason not in ("StorageUnavailable", "SourceUnavailable")
+        told = self._tell(request.notifications, "Failed", reason) if final else None
+        return base.model_copy(
+            update={"verdict": "Failed", "reason": reason, "message": "it failed", "notification": told}
+        )
+
     def _back_up(self, request: BackupRequest, job: Object, base: Result) -> tuple[Result, list[str]]:
+        if self.failing is not None:
+            return self._fail(request, base, self.failing), []
         if request.run.backup_uid is not None:
             identity, moment = f"manual/{request.run.backup_uid}", request.run.created_time or self.time
         else:

@@ -14,6 +14,7 @@ from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.names import BackupType
+from avalanche_contract.notification import Notifications, Told
 from avalanche_contract.request import (
     BackupReference,
     BackupRequest,
@@ -31,6 +32,7 @@ from avalanche_contract.request import (
 from avalanche_contract.result import Entry, Plan, Result
 
 NONCE = "0123456789abcdef"
+NOBODY = Notifications()
 PREFIX = "edna/policy/"
 WRITER = Writer(cluster_uid="cluster", namespace="edna", policy="policy", policy_uid="policy-uid")
 
@@ -42,6 +44,7 @@ class Reported:
     phases: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
+    notifications: list[Told] = field(default_factory=list)
 
     def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
         """Remember the phase."""
@@ -55,6 +58,10 @@ class Reported:
     def plan(self, plan: Plan) -> None:
         """Remember a plan."""
         self.plans.append(plan)
+
+    def told(self, told: Told) -> None:
+        """Remember who was told of what."""
+        self.notifications.append(told)
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,12 @@ class Runner:
         return open_store(self.storage)
 
     def stored(self) -> list[str]:
-        """Give what lies in the storage."""
-        return [each.key for each in self.store.list("")]
+        """Give what lies in the storage, but for what failed runs leave."""
+        return [each.key for each in self.store.list("") if not each.key.endswith("_attempt.json")]
+
+    def attempts(self) -> list[str]:
+        """Give what failed runs left."""
+        return [each.key for each in self.store.list("") if each.key.endswith("_attempt.json")]
 
     def context(self, **more: Any) -> Context:
         """Give surroundings with a scratch folder."""
@@ -116,9 +127,15 @@ class Runner:
         """Name a manual run."""
         return Run(backup_uid=uid, created_time=moment)
 
-    def verify(self, result: Result, *, heal: bool = False) -> Result:
+    def verify(self, result: Result, notifications: Notifications = NOBODY, *, heal: bool = False) -> Result:
         """Verify every copy."""
-        request = VerifyRequest(nonce=NONCE, backup=self.reference(result), others=self.places[1:], heal=heal)
+        request = VerifyRequest(
+            nonce=NONCE,
+            backup=self.reference(result),
+            others=self.places[1:],
+            heal=heal,
+            notifications=notifications,
+        )
         return run(request, self.context())
 
     def run_catalog(self, **more: Any) -> Result:

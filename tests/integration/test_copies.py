@@ -88,12 +88,12 @@ def scheduled(runner: Runner, source: SqliteSource, **more: Any) -> Result:
 
 
 def held(runner: Runner) -> dict[str, dict[str, bytes]]:
-    """Give all that belongs to backups, in each place: the documents of a verification aside."""
+    """Give all that belongs to backups, in each place: the documents of a verification and of a failed run aside."""
     found: dict[str, dict[str, bytes]] = {}
     for storage in (runner.storage, *runner.others):
         store = open_store(storage)
         keys = [each.key for each in store.list(PREFIX) if "/database/" in each.key]
-        own = [key for key in keys if not key.endswith("_verification.json")]
+        own = [key for key in keys if not key.endswith(("_verification.json", "_attempt.json"))]
         found[storage.name] = {key: catalog.read_document(store, key) for key in own}
     return found
 

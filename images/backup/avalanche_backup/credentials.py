@@ -8,6 +8,14 @@ from pathlib import Path
 from avalanche_backup.errors import CredentialsMissing
 from avalanche_contract.request import Credential
 
+_GIVEN: dict[str, str] = {}
+"""What the configuration says itself, by the variable that would win over it: never put into the environment, which children see."""
+
+
+def give(variable: str, value: str) -> None:
+    """Take a value for a variable that the environment may leave out."""
+    _GIVEN[variable] = value
+
 
 def read_credential(credential: Credential) -> str:
     """Give the value, without the line's end that people leave in Secrets.
@@ -24,8 +32,10 @@ def find_credential(credential: Credential | None) -> str | None:
     """Give the value of a credential that need not be there."""
     if credential is None:
         return None
-    value = _from_file(credential.file) if credential.file else os.environ.get(credential.environment or "")
-    return value or None
+    if credential.file:
+        return _from_file(credential.file) or None
+    variable = credential.environment or ""
+    return os.environ.get(variable) or _GIVEN.get(variable) or None
 
 
 def _from_file(path: str) -> str | None:

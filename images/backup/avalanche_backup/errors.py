@@ -17,7 +17,9 @@
     ├── VerificationFailed      stored bytes are not what was written
     ├── RestoreRefused          the target is untouched
     ├── RestoreFailed           the target is marked
-    └── TargetLocked            the target is being restored: nothing was done
+    ├── TargetLocked            the target is being restored: nothing was done
+    ├── RunUnderWay             another run of the command line is under way: nothing was done
+    └── NotificationFailed      somebody could not be told
 
 Domain code raises these and nothing else on purpose; the edges (:mod:`job`, :mod:`cli`) map them.
 """
@@ -169,3 +171,32 @@ class TargetLocked(Failure):
 
     exit_code = ExitCode.SKIPPED
     default_reason = "TargetBeingRestored"
+
+
+class RunUnderWay(Failure):
+    """Another run of the command line works here: nothing was done."""
+
+    exit_code = ExitCode.SKIPPED
+    default_reason = "AlreadyRunning"
+
+
+class NotificationFailed(Failure):
+    """Somebody could not be told; no backup is the worse for it."""
+
+    exit_code = ExitCode.NOTIFICATION_FAILED
+    default_reason = "NotificationFailed"
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: everything under way is given up."""
+
+
+def explain(error: BaseException) -> tuple[ExitCode, str, str]:
+    """Give exit code, reason and message of whatever ended a run."""
+    if isinstance(error, Failure):
+        return error.exit_code, error.reason, error.message
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED, "Interrupted", "the run was interrupted before it was complete"
+    if isinstance(error, Terminated):
+        return ExitCode.TERMINATED, "Terminated", "told to stop before the run was complete"
+    return ExitCode.UNEXPECTED, "Unexpected", describe_defect(error)

@@ -21,23 +21,21 @@ from avalanche_backup.errors import (
     Failure,
     RestoreRefused,
     TargetLocked,
+    Terminated,
     UsageInvalid,
-    describe_defect,
+    explain,
     is_uncertain,
 )
 from avalanche_backup.verbs.context import Context
 from avalanche_contract import names
 from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.log import Progress, write_line
+from avalanche_contract.notification import Told
 from avalanche_contract.request import Request, RequestInvalid, parse_request
 from avalanche_contract.result import Entry, Plan, Result, Verdict, dump_result
 
 ENV_TERMINATION_LOG = "AVALANCHE_TERMINATION_LOG"
 PROGRESS_SECONDS = 5.0
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived: everything under way is given up."""
 
 
 class LogReport:
@@ -47,6 +45,7 @@ class LogReport:
         self._nonce, self._output = nonce, output
         self._last: tuple[float, str, str] = (0.0, "", "")
         self._count = 0
+        self.notification: Told | None = None
 
     def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
         """Write a line of progress, now and then."""
@@ -66,6 +65,12 @@ class LogReport:
         """Write the plan."""
         self._count += 1
         self._write(write_line(self._nonce, "plan", plan))
+
+    def told(self, told: Told) -> None:
+        """Keep it for the result; a mail server that fails is a warning, never a failed backup."""
+        self.notification = told
+        for channel, why in told.failed.items():
+            structlog.get_logger().warning("nobody was told", channel=channel, occasion=told.event, why=why)
 
     def end(self) -> None:
         """Write the closing line, which counts the lines of the answer."""
@@ -89,7 +94,7 @@ def main() -> int:
     try:
         request = _read_request()
     except Failure as failure:
-        return _end(None, failure)
+        return _end(None, failure, None)
     signal.signal(signal.SIGTERM, _terminate)
     report = LogReport(request.nonce, sys.stdout)
     scratch = Path(request.scratch) / f"run-{os.getpid()}"
@@ -105,7 +110,7 @@ def main() -> int:
         ended = error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    code = _end(request, ended)
+    code = _end(request, ended, report.notification)
     log.info("ended", exit_code=code)
     return code
 
@@ -148,8 +153,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _end(request: Request | None, ended: Result | BaseException) -> int:
+def _end(request: Request | None, ended: Result | BaseException, told: Told | None) -> int:
     result = ended if isinstance(ended, Result) else _failed(request, ended)
+    if told is not None:
+        result = result.model_copy(update={"notified": not told.failed, "notification": told})
     path = Path(os.environ.get(ENV_TERMINATION_LOG, str(names.TERMINATION_LOG)))
     text = dump_result(result)
     try:
@@ -162,7 +169,7 @@ def _end(request: Request | None, ended: Result | BaseException) -> int:
 
 
 def _failed(request: Request | None, error: BaseException) -> Result:
-    reason, message = _explain(error)
+    _, reason, message = explain(error)
     verdict: Verdict = "Failed"
     if isinstance(error, TargetLocked):
         verdict = "Skipped"
@@ -178,20 +185,8 @@ def _failed(request: Request | None, error: BaseException) -> Result:
     )
 
 
-def _explain(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, Failure):
-        return error.reason, error.message
-    if isinstance(error, Terminated):
-        return "Terminated", "the pod was told to stop before the run was complete"
-    return "Unexpected", describe_defect(error)
-
-
 def exit_code(ended: Result | BaseException) -> int:
     """Give the exit code of a result or of what was raised instead."""
     if isinstance(ended, Result):
         return ExitCode.OK if ended.verdict == "Succeeded" else ExitCode.SUSPECT
-    if isinstance(ended, Failure):
-        return ended.exit_code
-    if isinstance(ended, Terminated):
-        return ExitCode.TERMINATED
-    return ExitCode.INTERRUPTED if isinstance(ended, KeyboardInterrupt) else ExitCode.UNEXPECTED
+    return explain(ended)[0]

@@ -23,6 +23,7 @@ PROBE_FILE = "probe.json"
 OWNER_FILE = "owner.json"
 LOCK_FILE = "restore-lock.json"
 _METADATA = "_metadata.json"
+_ATTEMPT = "_attempt.json"
 _METADATA_KEY = re.compile(
     r"^(?P<prefix>.*/)?(?P<folder>database|files|full)/(?P<id>[a-z]+_\d{8}_\d{6})_metadata\.json$"
 )
@@ -62,6 +63,17 @@ def restoring_keys(prefix: str, backup_id: str) -> str:
 def tombstone_key(prefix: str, backup_id: str) -> str:
     """Give the key of the document that says that a backup is being removed."""
     return _beside(prefix, backup_id, "_tombstone.json")
+
+
+def attempt_key(prefix: str, backup_id: str) -> str:
+    """Give the key of the document that a failed run leaves."""
+    return _beside(prefix, backup_id, _ATTEMPT)
+
+
+def split_attempt_key(key: str) -> str | None:
+    """Give the backup ID of the document of a failed run, or ``None`` for any other object."""
+    plain = key.removesuffix(_ATTEMPT)
+    return split[1] if plain != key and (split := split_metadata_key(f"{plain}{_METADATA}")) else None
 
 
 def object_name(backup_id: str, source: str | None, suffix: str, attempt: int) -> str:

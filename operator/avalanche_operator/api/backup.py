@@ -16,6 +16,7 @@ from avalanche_operator.api.common import (
     rule,
     rules,
 )
+from avalanche_operator.api.notification import NotificationStatus
 
 Phase = Literal["Pending", "Running", "Verifying", "Succeeded", "Suspect", "Failed", "Skipped"]
 TERMINAL: frozenset[Phase] = frozenset({"Succeeded", "Suspect", "Failed", "Skipped"})
@@ -176,3 +177,5 @@ class BackupStatus(ApiModel):
     """Why there is no good backup, in one CamelCase word for programs."""
     message: Annotated[str, Field(max_length=4096)] | None = None
     """What happened, in a sentence for people."""
+    notification: NotificationStatus | None = None
+    """What became of telling people how the run ended, where somebody wants to know."""

@@ -22,7 +22,7 @@ from avalanche_operator.api.common import (
     rules,
     unchanged,
 )
-from avalanche_operator.api.policy import DatabaseCredentials
+from avalanche_operator.api.source import DatabaseCredentials
 
 Phase = Literal["Pending", "Planned", "AwaitingApproval", "Restoring", "Verifying", "Succeeded", "Failed"]
 TERMINAL: frozenset[Phase] = frozenset({"Succeeded", "Failed"})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from avalanche_contract.notification import Told as Notified
 from avalanche_operator.api.backup import TERMINAL, BackupSpec, BackupStatus
-from avalanche_operator.backups import lookup
+from avalanche_operator.backups import lookup, telling
 from avalanche_operator.backups.asking import ask_storages
 from avalanche_operator.backups.decide import (
     again_seconds,
@@ -19,9 +20,11 @@ from avalanche_operator.backups.runs import Watched, read_run
 from avalanche_operator.kube.conditions import merge_conditions, ready
 from avalanche_operator.kube.events import changed, write_status
 from avalanche_operator.kube.queue import Key
+from avalanche_operator.notifications.run import let_go
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]
+NOTIFYING_SECONDS = 3.0
 KEPT_SECONDS = 600
 """How long a Job of ours stays after its result was recorded, for who wants to read its log."""
 
@@ -34,9 +37,11 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     status = BackupStatus.model_validate(found.get("status") or {})
     watched = Watched(found, BackupSpec.model_validate(found["spec"]), status, around)
     if status.phase in TERMINAL:
-        await _let_go(watched)
-        return None
-    after = await _look(watched)
+        return await _after_the_end(watched)
+    after, told = await _look(watched)
+    if after.phase in TERMINAL:
+        notification = await telling.owed(found, after, told, around)
+        after = after.model_copy(update={"notification": notification})
     await _write(watched, after)
     if after.phase in TERMINAL:
         return 0.0
@@ -44,13 +49,27 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     return max(again_seconds(after, found, now), lookup.wait_seconds(after.lookup, now))
 
 
-async def _look(watched: Watched) -> BackupStatus:
+async def _after_the_end(watched: Watched) -> float | None:
+    """Tell what is still to be told, once, and let the Jobs go."""
+    notification = await telling.tell(watched.found, watched.status, watched.around)
+    if notification != watched.status.notification:
+        await _write(watched, watched.status.model_copy(update={"notification": notification}))
+    await _let_go(watched)
+    await let_go(watched.namespace, watched.status.notification, watched.around.gateway)
+    pending = notification is not None and notification.state == "Pending"
+    return NOTIFYING_SECONDS if pending else None
+
+
+async def _look(watched: Watched) -> tuple[BackupStatus, Notified | None]:
+    """Give the status, and whom the run's own pod told."""
     told, status = await read_run(watched)
+    result = told.outcome.result
+    notified = result.notification if result is not None else None
     if is_lost(told):
-        return await ask_storages(watched, status, told)
+        return await ask_storages(watched, status, told), notified
     if told.outcome.state == "Ended":
-        return ended(status, told)
-    return under_way(status, told, watched.found, watched.around.now())
+        return ended(status, told), notified
+    return under_way(status, told, watched.found, watched.around.now()), notified
 
 
 async def _write(watched: Watched, after: BackupStatus) -> None:

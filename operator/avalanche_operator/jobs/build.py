@@ -11,7 +11,7 @@ from avalanche_contract import names
 from avalanche_contract.exitcodes import PERMANENT
 from avalanche_contract.request import Request, dump_request, escape_environment, request_sha256
 from avalanche_operator.api.common import ApiModel
-from avalanche_operator.api.policy import PodTemplate
+from avalanche_operator.api.pod import PodTemplate
 from avalanche_operator.api.scratch import Scratch
 from avalanche_operator.jobs.mounts import Mounts
 

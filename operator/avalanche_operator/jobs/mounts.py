@@ -23,7 +23,8 @@ from avalanche_contract.request import (
     Storage,
 )
 from avalanche_operator.api.common import IdentityReference, KeyReference
-from avalanche_operator.api.policy import PolicyEncryption, PolicySource, Postgresql
+from avalanche_operator.api.policy import PolicyEncryption
+from avalanche_operator.api.source import PolicySource, Postgresql
 from avalanche_operator.api.storage import S3, Azure, BackupStorageSpec, GoogleCloudStorage
 
 

@@ -31,6 +31,7 @@ from avalanche_operator.jobs.build import (
 from avalanche_operator.jobs.mounts import Mounts, encryption_part, source_part, storage_part
 from avalanche_operator.jobs.probing import DEADLINE_SECONDS
 from avalanche_operator.kube.conditions import Verdict
+from avalanche_operator.notifications.build import notifications_part
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -121,6 +122,7 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
     """Plan the Job of one run; ``owner`` is the policy for scheduled ones, the Backup for a manual one."""
     sources, mounts = applied.sources()
     spec = applied.spec
+    told, secrets = notifications_part(spec.notifications, retried=spec.backoff_limit > 0)
     request = BackupRequest(
         nonce=nonce_of(owner["metadata"]["uid"], applied.settings.cluster_uid),
         writer=applied.writer,
@@ -131,12 +133,13 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
         min_copies=applied.min_copies,
         compression=Compression(algorithm=spec.compression.algorithm, level=spec.compression.level),
         encryption=applied.encryption,
+        notifications=told if told.channels else None,
     )
     return JobPlan(
         name=name,
         owner=owner,
         request=request,
-        mounts=mounts,
+        mounts=mounts + secrets,
         image=applied.settings.backup_image,
         template=spec.pod_template,
         placement=applied.placement,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from avalanche_operator.api.backup import TERMINAL
@@ -66,6 +66,8 @@ class Tally:
         self._good: _Order = ("", "")
         self._bad: list[_Order] = []
         self._newest: tuple[_Order, Verdict] | None = None
+        self.last_slot: datetime | None = None
+        """The newest slot that a scheduled Backup is of."""
 
     def add(self, backup: Object) -> None:
         """Count one; skipped ones count neither way."""
@@ -73,6 +75,7 @@ class Tally:
         uid: str = (backup["spec"].get("job") or {}).get("uid", "")
         if uid in self._jobs:
             self.phases[uid] = phase
+        self.last_slot = max((each for each in (self.last_slot, _slot(backup)) if each), default=None)
         if phase not in ("Succeeded", "Suspect", "Failed"):
             return
         order = (
@@ -99,6 +102,13 @@ class Tally:
             failures=sum(each > self._good for each in self._bad),
             verdict=self._newest[1] if self._newest else None,
         )
+
+
+def _slot(backup: Object) -> datetime | None:
+    kind, _, rest = str(backup["spec"].get("runIdentity") or "").partition("/")
+    minutes = rest.rpartition("/")[2]
+    scheduled = kind == "scheduled" and minutes.isdecimal()
+    return datetime.fromtimestamp(int(minutes) * 60, UTC) if scheduled else None
 
 
 def surplus_jobs(jobs: Iterable[Object], phases: Mapping[str, str], *, good: int, bad: int) -> list[Object]:

@@ -23,6 +23,7 @@ from avalanche_operator.kube.queue import Key
 from avalanche_operator.policies.applied import apply_to
 from avalanche_operator.policies.build import Applied, cron_job, cron_job_name, probe_job
 from avalanche_operator.policies.decide import Runs, Tally, paused, stranded, surplus_jobs
+from avalanche_operator.policies.missing import Slots, last_run, look_at_slots
 from avalanche_operator.policies.schedule import ScheduleInvalid, next_time, resolve, zone
 from avalanche_operator.settings import Surroundings
 
@@ -60,9 +61,11 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     tally = await _count(key, jobs, around)
     created = await _show_runs(found, jobs, tally.phases, around)
     restores = await around.gateway.list("RestoreRequest", key.namespace)
-    await _write(found, looked, _State(tally.runs, paused(restores, key.name), scheduled), around)
+    last = last_run(scheduled, tally.last_slot)
+    slots = await look_at_slots(found, looked.schedule, last, around)
+    await _write(found, looked, _State(tally.runs, paused(restores, key.name), scheduled, slots), around)
     await _tidy(found, looked, surplus(found, jobs, tally.phases), around)
-    return 1.0 if created else looked.again_seconds
+    return 1.0 if created or slots.pending else looked.again_seconds
 
 
 async def _look(found: Object, status: BackupPolicyStatus, around: Surroundings) -> Looked:
@@ -214,6 +217,7 @@ class _State:
     runs: Runs
     paused: Verdict | None
     scheduled: Object | None
+    slots: Slots
 
 
 async def _write(found: Object, looked: Looked, state: _State, around: Surroundings) -> None:
@@ -237,6 +241,11 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         "lastScheduleTime": cron_status.get("lastScheduleTime"),
         "nextScheduleTime": format_time(looked.next_schedule) if looked.next_schedule else None,
         "lastSuccessfulTime": state.runs.last_successful,
+        "slots": state.slots.counted.model_dump(mode="json", by_alias=True),
+        "missedRuns": state.slots.missed,
+        "notification": state.slots.notification.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if state.slots.notification
+        else None,
         "consecutiveFailures": state.runs.failures,
         "backupCount": state.runs.succeeded,
         "sizeBytes": state.runs.size_bytes,

@@ -9,8 +9,9 @@ from avalanche_contract import names
 from avalanche_contract.request import BackupReference, Place, RestoreTarget
 from avalanche_contract.request import RestoreRequest as Request
 from avalanche_operator.api.common import IdentityReference
-from avalanche_operator.api.policy import BackupPolicySpec, PolicySource
+from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec
+from avalanche_operator.api.source import PolicySource
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, identity_part, source_part, storage_part

@@ -8,13 +8,14 @@ from typing import Any
 
 from avalanche_contract.names import policy_prefix
 from avalanche_operator.api.backup import BackupStatus
-from avalanche_operator.api.policy import BackupPolicySpec, PolicySource
+from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import (
     FromPolicy,
     PinnedBackup,
     RestoreRequestSpec,
     Target,
 )
+from avalanche_operator.api.source import PolicySource
 
 Object = dict[str, Any]
 

@@ -22,6 +22,16 @@ DATABASE: Object = {
 }
 SQLITE: Object = {"name": "lite", "sqlite": {"claim": {"name": "state"}, "path": "app.sqlite"}}
 FILES: Object = {"name": "data", "files": {"claim": {"name": "data"}, "paths": ["in", "out"]}}
+MAIL: Object = {
+    "name": "mail",
+    "email": {
+        "host": "mail.example.org",
+        "credentialsSecretRef": {"name": "mail"},
+        "from": "backup@example.org",
+        "to": ["operators@example.org"],
+    },
+}
+CHAT: Object = {"name": "chat", "urlsSecretRef": {"name": "chat"}, "events": ["Failed", "Missed"]}
 
 
 def policy_spec(*sources: Object, **more: Any) -> Object:

@@ -10,8 +10,9 @@ from kubernetes_validate.utils import validate
 
 from avalanche_contract.request import Request, Run, dump_request, parse_request
 from avalanche_operator.api.generate import structural
-from avalanche_operator.api.policy import BackupPolicySpec, PolicyCompression, PolicyEncryption, PolicySource
+from avalanche_operator.api.policy import BackupPolicySpec, PolicyCompression, PolicyEncryption
 from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec
+from avalanche_operator.api.source import PolicySource
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import Placement, job
 from avalanche_operator.policies.build import backup_job, cron_job, probe_job

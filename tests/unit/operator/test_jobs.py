@@ -14,9 +14,10 @@ from kubernetes_validate.utils import validate
 from avalanche_backup.sources.opening import open_source
 from avalanche_contract import names
 from avalanche_contract.request import Run, parse_request
-from avalanche_operator.api.policy import PodTemplate, PolicySource
+from avalanche_operator.api.pod import PodTemplate
 from avalanche_operator.api.restore import Target
 from avalanche_operator.api.scratch import EphemeralScratch, Scratch
+from avalanche_operator.api.source import PolicySource
 from avalanche_operator.jobs.build import Placement, RequestTooLarge, job, pinned_nodes
 from avalanche_operator.jobs.mounts import ClaimMount, Mounts, SecretMount, source_part
 from avalanche_operator.policies.build import backup_job, cron_job, probe_job

@@ -9,13 +9,14 @@ import pytest
 
 from avalanche_contract.log import Answer
 from avalanche_contract.result import Result
-from avalanche_operator.api.policy import BackupPolicySpec, PolicySource
+from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import (
     RestorePlan,
     RestoreRequestSpec,
     RestoreRequestStatus,
     Target,
 )
+from avalanche_operator.api.source import PolicySource
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.restores.decide import condition, ended, next_step, replan
 from avalanche_operator.restores.targets import (

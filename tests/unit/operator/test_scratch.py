@@ -8,8 +8,9 @@ import cel
 import pytest
 
 from avalanche_operator.api.generate import structural
-from avalanche_operator.api.policy import BackupPolicySpec, Postgresql
+from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.scratch import Scratch
+from avalanche_operator.api.source import Postgresql
 from tests.unit.operator.objects import DATABASE, FILES, policy_spec
 
 OWN_VOLUME = {"scratch": {"ephemeral": {"size": "1Gi"}}}

@@ -5,18 +5,21 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avalanche_backup.cli.configuration import DATABASE, FILES, Configuration
 from avalanche_backup.cli.output import ConsoleReport
+from avalanche_backup.cli.recording import recorded, tell_of_refusal
+from avalanche_backup.cli.runlock import exclusive
 from avalanche_backup.errors import (
     BackupMissing,
     Failure,
     IdentityMissing,
     RestoreRefused,
     StorageInvalid,
+    UsageInvalid,
     VerificationFailed,
 )
 from avalanche_backup.layout import STORAGE_FILE
@@ -67,12 +70,44 @@ def nonce() -> str:
 
 
 def back_up(configuration: Configuration, backup_type: BackupType) -> tuple[BackupMetadata, list[Copy]]:
-    """Make one backup in every place; give its metadata, and each copy that could not be made.
+    """Make one backup, alone, in every place; give its metadata, and each copy that could not be made.
 
     One copy is enough: what could not be reached is told, and `upload` or the next `verify` completes it.
+
+    :raises RunUnderWay: another run works here; nothing was done.
     """
-    places, refused = _usable(configuration.places)
-    request = BackupRequest(
+    with recorded(configuration, backup_type), ExitStack() as held:
+        try:
+            held.enter_context(_alone(configuration))
+            places, refused = _usable(configuration.places)
+            request = _backup_request(configuration, backup_type, places)
+        except Failure as failure:
+            tell_of_refusal(configuration, backup_type, failure)
+            raise
+        result, report = run_request(request)
+        told = [each for entry in report.entries for each in entry.copies if each.status != "Verified"]
+        return metadata_of(configuration, result.backup_id or ""), [*refused, *told]
+
+
+@contextmanager
+def _alone(configuration: Configuration) -> Iterator[None]:
+    """Hold the lock of the folder; where that cannot be written to, a copy in the bucket is worth more than the lock.
+
+    :raises RunUnderWay: another run works here. :raises UsageInvalid: there is no bucket either.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive(configuration.root_dir))
+        except UsageInvalid:
+            if len(configuration.places) < 2:
+                raise
+        yield
+
+
+def _backup_request(
+    configuration: Configuration, backup_type: BackupType, places: Sequence[Place]
+) -> BackupRequest:
+    return BackupRequest(
         nonce=nonce(),
         backup_type=backup_type,
         sources=configuration.sources(backup_type),
@@ -80,10 +115,8 @@ def back_up(configuration: Configuration, backup_type: BackupType) -> tuple[Back
         min_copies=1,
         compression=configuration.compression,
         encryption=configuration.encryption,
+        notifications=configuration.notifications,
     )
-    result, report = run_request(request)
-    told = [each for entry in report.entries for each in entry.copies if each.status != "Verified"]
-    return metadata_of(configuration, result.backup_id or ""), [*refused, *told]
 
 
 def _usable(places: Sequence[Place]) -> tuple[list[Place], list[Copy]]:
@@ -146,7 +179,8 @@ def verify(configuration: Configuration, backup_id: str, *, heal: bool = True) -
     reference = _reference(first, configuration, backup_id)
     request = VerifyRequest(nonce=nonce(), backup=reference, others=tuple(others), heal=heal and bool(others))
     try:
-        result, _ = run_request(request)
+        with recorded(configuration, f"verify {backup_id}"):
+            result, _ = run_request(request)
     except VerificationFailed as failure:
         return "VerificationFailed", failure.reason, failure.message
     except IdentityMissing as missing:
@@ -181,12 +215,13 @@ def plan_restore(
     return request, report.plans[-1]
 
 
-def execute_restore(request: RestoreRequest, plan: Plan) -> Result:
+def execute_restore(configuration: Configuration, request: RestoreRequest, plan: Plan) -> Result:
     """Carry out a plan that was approved.
 
     :raises RestoreRefused: the target changed since; nothing was touched.
     """
-    result, _ = run_request(request.model_copy(update={"mode": "Execute", "approved_plan": plan.digest}))
+    with recorded(configuration, f"restore {plan.backup_id}"):
+        result, _ = run_request(request.model_copy(update={"mode": "Execute", "approved_plan": plan.digest}))
     return result
 
 

@@ -11,12 +11,26 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from avalanche_backup.cli import schedule
+from avalanche_backup.cli.sections import (
+    SECRET,
+    CloudSection,
+    DatabaseSection,
+    FilesSection,
+    LogsSection,
+    NotificationsSection,
+    SchedulerSection,
+    Section,
+    channels_of,
+)
 from avalanche_backup.errors import CredentialsMissing, UsageInvalid
 from avalanche_contract.names import BackupType
+from avalanche_contract.notification import Notifications
 from avalanche_contract.request import (
     AzureStorage,
     Compression,
@@ -27,7 +41,6 @@ from avalanche_contract.request import (
     GcsStorage,
     Place,
     PostgresqlSource,
-    RelativePath,
     S3Storage,
     Source,
     SqliteSource,
@@ -56,39 +69,7 @@ _FORMATS: dict[str, Literal["Plain", "Custom", "Directory"]] = {
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FilesSection(_Section):
-    """Which files are backed up."""
-
-    base_dir: str = "."
-    paths: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = (
-        "data/datasets",
-        "data/reference",
-        "data/results",
-        "config",
-    )
-    exclude: tuple[str, ...] = ()
-
-
-class DatabaseSection(_Section):
-    """How a PostgreSQL database is dumped; which one, the environment says."""
-
-    format: Literal["plain", "custom", "directory"] = "plain"
-    jobs: Annotated[int, Field(ge=1, le=16)] = 1
-    """Of a dump of format ``directory``."""
-    include_globals: bool = False
-
-    @model_validator(mode="after")
-    def _jobs_fit(self) -> DatabaseSection:
-        if self.jobs > 1 and self.format != "directory":
-            raise ValueError("jobs above 1 need format: directory")
-        return self
-
-
-class RetentionSection(_Section):
+class RetentionSection(Section):
     """How many backups are kept. Checked, and not acted upon yet: this release deletes nothing."""
 
     daily: Annotated[int, Field(ge=0)] = 7
@@ -100,52 +81,18 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class CompressionSection(_Section):
+class CompressionSection(Section):
     """How artifacts are compressed."""
 
     algorithm: Literal["gzip", "zstd", "none"] = "gzip"
     level: Annotated[int, Field(ge=1, le=19)] | None = None
 
 
-class EncryptionSection(_Section):
+class EncryptionSection(Section):
     """Whom backups are encrypted for, and what opens them again; public keys here, private ones in a file."""
 
     recipients: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     identity_file: str | None = None
-
-
-class S3Section(_Section):
-    """A bucket."""
-
-    bucket: str = "avalanche-backups"
-    prefix: str = "production/"
-    region: str = "us-east-1"
-    endpoint: str | None = None
-
-
-class AzureSection(_Section):
-    """A container of Azure Blob Storage. Account and key come from the environment."""
-
-    container: str = "avalanche-backups"
-    prefix: str = "production/"
-
-
-class GcsSection(_Section):
-    """A bucket of Google Cloud Storage."""
-
-    bucket: str = "avalanche-backups"
-    prefix: str = "production/"
-    project_id: str | None = None
-
-
-class CloudSection(_Section):
-    """Whether backups go to a bucket as well, and to whose."""
-
-    enabled: bool = False
-    provider: Literal["s3", "azure", "gcs"] = "s3"
-    s3: S3Section = S3Section()
-    azure: AzureSection = AzureSection()
-    gcs: GcsSection = GcsSection()
 
 
 def _compression(value: Any) -> Any:
@@ -154,7 +101,7 @@ def _compression(value: Any) -> Any:
     return {"algorithm": "none"} if value is False else value
 
 
-class BackupSection(_Section):
+class BackupSection(Section):
     """Everything beneath ``backup:``."""
 
     root_dir: str = "data/backups"
@@ -164,9 +111,12 @@ class BackupSection(_Section):
     compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
     encryption: EncryptionSection = EncryptionSection()
     cloud: CloudSection = CloudSection()
+    notifications: NotificationsSection = NotificationsSection()
+    logs: LogsSection = LogsSection()
+    scheduler: SchedulerSection = SchedulerSection()
 
 
-class _Document(_Section):
+class _Document(Section):
     backup: BackupSection = BackupSection()
 
 
@@ -235,6 +185,31 @@ class Configuration:
     def local(self) -> Place:
         """Give the folder."""
         return Place(storage=DirectoryStorage(name="local", root=self._section.root_dir))
+
+    @property
+    def root_dir(self) -> Path:
+        """Give the folder of backups, logs and the lock."""
+        return Path(self._section.root_dir)
+
+    @property
+    def keep_days(self) -> int:
+        """Give how many days of the log stay."""
+        return self._section.logs.keep_days
+
+    @property
+    def notifications(self) -> Notifications:
+        """Give who is told of what."""
+        return channels_of(self._section.notifications, self._environment)
+
+    @property
+    def scheduled(self) -> tuple[schedule.Run, ...]:
+        """Give the runs of `run-scheduled`."""
+        return self._section.scheduler.entries
+
+    @property
+    def schedule_zone(self) -> ZoneInfo:
+        """Give the time zone of `run-scheduled`."""
+        return self._section.scheduler.zone
 
     @property
     def cloud(self) -> Place:
@@ -361,9 +336,8 @@ def parse(document: Any) -> BackupSection:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageInvalid(
-            f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
-        ) from None
+        shown = "" if SECRET.intersection(map(str, first["loc"])) else f", not {first['input']!r}"
+        raise UsageInvalid(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}") from None
 
 
 def _load(path: Path | None) -> Any:

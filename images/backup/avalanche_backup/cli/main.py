@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from click.shell_completion import get_completion_class
 
-from avalanche_backup.cli import copies
+from avalanche_backup.cli import copies, logfile, operations
 from avalanche_backup.cli.output import as_json, plan_text, size, table
 from avalanche_backup.cli.settings import Settings
-from avalanche_backup.errors import Failure, RestoreRefused, UsageInvalid, describe_defect
+from avalanche_backup.errors import RestoreRefused, Terminated, UsageInvalid, explain
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
@@ -118,13 +119,14 @@ def verify(settings: Settings, backup_id: str | None, recent: int | None, every:
     compared and the message says so. Exit code 14 where the identity does not open one of them. With cloud.enabled every
     copy is verified; exit code 24 where one is missing and could not be made anew.
     """
-    from avalanche_backup.cli import actions, places  # noqa: PLC0415
+    from avalanche_backup.cli import actions, places, verifying  # noqa: PLC0415
 
     if [backup_id is not None, recent is not None, every].count(True) != 1:
         raise UsageInvalid("say which: --backup-id ID, --recent N or --all")
     configuration = settings.configuration
     listing = places.Listing() if backup_id else places.list_places(configuration.places, None)
     wanted = [backup_id] if backup_id else [each.metadata.backup_id for each in listing.backups][:recent]
+    known = verifying.known_damage(configuration, wanted)
     verdicts = [(each, *actions.verify(configuration, each, heal=heal)) for each in wanted]
     if every:
         verdicts += [
@@ -132,6 +134,7 @@ def verify(settings: Settings, backup_id: str | None, recent: int | None, every:
             for named, message in listing.damaged
             if named not in wanted
         ]
+    verifying.tell_of_damage(configuration, verdicts, known)
     if settings.json:
         names = ("backup_id", "status", "reason", "message")
         click.echo(as_json([dict(zip(names, verdict, strict=True)) for verdict in verdicts]))
@@ -209,6 +212,7 @@ def _type_of(backup_id: str) -> str:
 def _restore(settings: Settings, planned: tuple[RestoreRequest, Plan], *, force: bool, dry_run: bool) -> None:
     from avalanche_backup.cli import actions  # noqa: PLC0415
 
+    configuration = settings.configuration
     request, plan = planned
     shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
     click.echo(shown, err=settings.json and not dry_run)
@@ -221,7 +225,7 @@ def _restore(settings: Settings, planned: tuple[RestoreRequest, Plan], *, force:
         except BaseException:
             actions.give_up(request)
             raise
-    result = actions.execute_restore(request, plan)
+    result = actions.execute_restore(configuration, request, plan)
     click.echo(
         as_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
         if settings.json
@@ -292,39 +296,32 @@ for _command in copies.COMMANDS:
     cli.add_command(_command)
 
 
-class _Terminated(BaseException):
-    """SIGTERM."""
+for _command in (operations.logs, operations.run_scheduled):
+    cli.add_command(_command)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     del number, frame
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _Terminated
+    raise Terminated
 
 
 def main() -> None:
     """Run a command; every failure is one line on standard error and an exit code that scripts can trust."""
     signal.signal(signal.SIGTERM, _terminate)
+    logfile.configure(io.StringIO())  # what a command does is logged from where it opens its log
     try:
         cli.main(prog_name=PROGRAM, standalone_mode=False)
-    except Failure as failure:
-        _fail(failure.message, failure.exit_code)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.Abort:
         _fail("interrupted", ExitCode.INTERRUPTED)
-    except KeyboardInterrupt:
-        _fail("interrupted", ExitCode.INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.USAGE)
-    except _Terminated:
-        _fail(
-            "told to stop before the work was complete: what is not listed does not exist",
-            ExitCode.TERMINATED,
-        )
-    except Exception as error:
-        _fail(describe_defect(error), ExitCode.UNEXPECTED)
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        code, _, message = explain(error)
+        _fail(message, code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

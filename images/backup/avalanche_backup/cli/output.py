@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+import structlog
 
+from avalanche_contract.notification import Told
 from avalanche_contract.result import Entry, Plan
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_REDRAW_SECONDS = 0.2
+_REDRAW_SECONDS, _LINE_SECONDS = 0.2, 5.0
+_BAR_WIDTH = 30
 
 
 def size(count: int) -> str:
@@ -61,22 +64,31 @@ def plan_text(plan: Plan) -> str:
 
 
 class ConsoleReport:
-    """Reports to a person: one moving line on a terminal, a plain line for each phase elsewhere."""
+    """Reports to a person by a bar on a terminal, elsewhere to a program by JSON lines; phases go to the log as well."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.plans: list[Plan] = []
         self._terminal = sys.stderr.isatty()
-        self._drawn = 0.0
+        self._told = self._begun = 0.0
         self._step = ("", "")
 
     def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
-        """Show how far it is."""
+        """Show how far it is: at once where a step begins, then now and then."""
+        now, new = time.monotonic(), (phase, source) != self._step
+        if new:
+            self._step, self._begun = (phase, source), now
+            structlog.get_logger().info("progress", phase=phase, source=source)
+        if not new and now - self._told < (_REDRAW_SECONDS if self._terminal else _LINE_SECONDS):
+            return
+        self._told = now
         if self._terminal:
-            self._draw(phase, source, done_bytes, total_bytes)
-        elif (phase, source) != self._step:
-            click.echo(f"{phase}{f' {source}' if source else ''} …", err=True)
-        self._step = (phase, source)
+            shown = bar(done_bytes, total_bytes, now - self._begun)
+            click.echo(f"\r\x1b[K{phase} {source} {shown}", nl=False, err=True)
+        else:
+            line = {"event": "progress", "phase": phase, "source": source, "done_bytes": done_bytes,
+                    "total_bytes": total_bytes}  # fmt: skip
+            click.echo(json.dumps(line, ensure_ascii=False), err=True)
 
     def entry(self, entry: Entry) -> None:
         """Keep an entry."""
@@ -86,15 +98,25 @@ class ConsoleReport:
         """Keep a plan."""
         self.plans.append(plan)
 
+    def told(self, told: Told) -> None:
+        """Warn where somebody could not be told; the run is none the worse for it."""
+        if told.sent:
+            structlog.get_logger().info("notified", occasion=told.event, channels=list(told.sent))
+        for channel, why in told.failed.items():
+            structlog.get_logger().warning("not notified", occasion=told.event, channel=channel, why=why)
+            click.secho(f"warning: notification by {channel}: {why}", fg="yellow", err=True)
+
     def close(self) -> None:
         """Leave the terminal's line clean."""
-        if self._terminal and self._drawn:
+        if self._terminal and self._told:
             click.echo("\r\x1b[K", nl=False, err=True)
 
-    def _draw(self, phase: str, source: str, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if now - self._drawn < _REDRAW_SECONDS and (phase, source) == self._step:
-            return
-        self._drawn = now
-        share = f" {min(99, 100 * done // total)} %" if total else ""
-        click.echo(f"\r\x1b[K{phase} {source} {size(done)}{share}", nl=False, err=True)
+
+def bar(done: int, total: int | None, seconds: float) -> str:
+    """Draw how far a step is: a bar where the end is known, always the bytes and how fast they come."""
+    speed = f"{size(done)}, {size(int(done / seconds))}/s" if seconds >= 1 else size(done)
+    if not total:
+        return speed
+    share = min(0.99, done / total)  # the total is an estimate: never full before the end
+    filled = int(share * _BAR_WIDTH)
+    return f"[{'#' * filled}{'-' * (_BAR_WIDTH - filled)}] {int(share * 100):2d} % {speed}"

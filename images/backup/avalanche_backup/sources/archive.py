@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from avalanche_backup import platforms
 from avalanche_backup.errors import SourceInvalid
 from avalanche_backup.sources.base import ProgressHook, Sink
 from avalanche_backup.sources.tree import Found, shown, unreadable
@@ -110,7 +111,9 @@ class Archive:
             return
         try:
             descriptor = os.open(
-                found.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=found.folder
+                found.name,
+                os.O_RDONLY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC | platforms.O_NONBLOCK,
+                dir_fd=found.folder,
             )
         except FileNotFoundError:
             self.written.went_away(found.path)

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed
 
 CHUNK = 1024 * 1024
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 _MODE = 0o777
 """Of files: set-id bits do not come back, a restore makes no program run as another user."""
 _FOLDER_MODE = 0o3777
@@ -198,7 +199,10 @@ def _make_folder(folder: int, name: str) -> bool:
 def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, name: str) -> None:
     beside = _beside()
     descriptor = os.open(
-        beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
+        beside,
+        os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_NOFOLLOW | platforms.O_CLOEXEC,
+        0o600,
+        dir_fd=folder,
     )
     try:
         try:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, VerificationFailed
 from avalanche_backup.sources.archive import Archive
 from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
@@ -128,7 +129,7 @@ class FileTree:
             raise RestoreRefused(
                 f"{self.target} cannot be written: {error.strerror}", reason="TargetReadOnly"
             ) from None
-        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(self._root, os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC)
         try:
             done = extract(stream, root, paths)
         except VerificationFailed as failure:

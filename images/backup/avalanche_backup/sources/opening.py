@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from avalanche_backup.errors import SourceInvalid
+from avalanche_backup.platforms import walks_by_descriptor
 from avalanche_backup.sources.base import Source
 from avalanche_contract.request import FilesSource, PostgresqlSource, SqliteSource
 from avalanche_contract.request import Source as SourceRequest
@@ -21,6 +23,12 @@ def open_source(request: SourceRequest, scratch: Path) -> Source:
 
             return SqliteDatabase(request)
         case FilesSource():
+            if not walks_by_descriptor():
+                raise SourceInvalid(
+                    "files cannot be backed up on this system: it cannot open a tree without following links (Windows); "
+                    "run it where the files are mounted on Linux, in WSL or a container",
+                    reason="PlatformUnsupported",
+                )
             from avalanche_backup.sources.files import FileTree  # noqa: PLC0415
 
             return FileTree(request)

@@ -11,13 +11,14 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
+from avalanche_backup.platforms import give_to, sync_folder
 from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
 from avalanche_contract.request import SqliteSource
 
@@ -186,13 +187,12 @@ class SqliteDatabase:
             with copy.open("rb") as source:
                 _write(beside, iter(lambda: source.read(CHUNK), b""), lambda _: None)
             if before is not None:
-                with suppress(PermissionError):  # only root gives files away
-                    os.chown(beside, before.st_uid, before.st_gid)
+                give_to(beside, before)
             beside.chmod(before.st_mode & 0o777 if before is not None else 0o660)
             for ending in _SIDE_FILES:
                 place.with_name(place.name + ending).unlink(missing_ok=True)
             beside.replace(place)
-            _sync_folder(place.parent)
+            sync_folder(place.parent)
         except OSError as error:
             raise RestoreFailed(f"{self.target} cannot be written: {error.strerror}") from None
         finally:
@@ -344,11 +344,3 @@ def _write(path: Path, chunks: Iterator[bytes], progress: ProgressHook) -> None:
             progress(done)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from avalanche_backup import platforms
 from avalanche_backup.errors import SourceInvalid
 
 MARKER = ".avalanche-restore-incomplete"
 """Lies in a target while a restore writes there; a tree that has it is not whole."""
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 
 Gone = Callable[[str], None]
 """Told the path of an entry that went away while the tree was walked."""
@@ -58,7 +59,7 @@ def walk(selection: Selection, gone: Gone = _ignore) -> Iterator[Found]:
     :raises SourceInvalid: a path is missing or is a link, or something cannot be read.
     """
     try:
-        root = os.open(selection.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(selection.root, os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC)
     except OSError as error:
         raise unreadable(".", error) from None
     try:

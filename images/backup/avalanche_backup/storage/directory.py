@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
 from avalanche_backup.storage.base import CHUNK, ObjectInfo, ObjectWriter
 from avalanche_contract.request import DirectoryStorage
@@ -95,7 +96,7 @@ class DirectoryStore:
         self._check_root()
         removed = 0
         for path in self._files(self._root / prefix.rpartition("/")[0]):
-            inside = str(path.relative_to(self._root)).startswith(prefix)
+            inside = path.relative_to(self._root).as_posix().startswith(prefix)
             if inside and path.name.endswith(PARTIAL) and self._older(path, before):
                 with self.mapped(str(path)):
                     path.unlink(missing_ok=True)
@@ -141,7 +142,7 @@ class DirectoryStore:
 
     def _keys(self, folder: Path) -> Iterator[str]:
         return (
-            str(path.relative_to(self._root))
+            path.relative_to(self._root).as_posix()
             for path in self._files(folder)
             if not path.name.endswith(PARTIAL)
         )
@@ -186,7 +187,9 @@ class _Writer:
             store._check_root()
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(
-                self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640
+                self._partial,
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_CLOEXEC | platforms.O_BINARY,
+                0o640,
             )
 
     def write(self, data: bytes | memoryview) -> None:
@@ -248,11 +251,7 @@ class _Writer:
 def _sync_folders(folder: Path, root: Path) -> None:
     """Make a new name durable, and those of folders that may be new as well."""
     while True:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        platforms.sync_folder(folder)
         if folder in (root, folder.parent):
             return
         folder = folder.parent

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from avalanche_contract.notification import Told
 from avalanche_contract.result import Entry, Plan
 
 
@@ -22,6 +23,9 @@ class Report(Protocol):
 
     def plan(self, plan: Plan) -> None:
         """Give the plan of a restore."""
+
+    def told(self, told: Told) -> None:
+        """Say who was told of what, and who was not."""
 
 
 def _utc_now() -> datetime:

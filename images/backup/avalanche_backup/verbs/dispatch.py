@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from avalanche_backup.verbs import backup, catalog, copy, probe, restore, verify
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from avalanche_backup.verbs import catalog, copy, notify, probe, restore, telling
 from avalanche_backup.verbs.context import Context
 from avalanche_contract.request import (
     BackupRequest,
     CatalogRequest,
     CopyRequest,
+    NotifyRequest,
     ProbeRequest,
     Request,
     RestoreRequest,
@@ -15,22 +19,20 @@ from avalanche_contract.request import (
 )
 from avalanche_contract.result import Result
 
+VERBS: Mapping[type[Any], Callable[[Any, Context], Result]] = {
+    BackupRequest: telling.back_up,
+    VerifyRequest: telling.check,
+    CopyRequest: copy.run,
+    RestoreRequest: restore.run,
+    ProbeRequest: probe.run,
+    CatalogRequest: catalog.run,
+    NotifyRequest: notify.run,
+}
+
 
 def run(request: Request, context: Context) -> Result:
     """Carry a request out.
 
     :raises Failure: it could not be; the reason, the message and the exit code are in it.
     """
-    match request:
-        case BackupRequest():
-            return backup.run(request, context)
-        case VerifyRequest():
-            return verify.run(request, context)
-        case CopyRequest():
-            return copy.run(request, context)
-        case RestoreRequest():
-            return restore.run(request, context)
-        case ProbeRequest():
-            return probe.run(request, context)
-        case CatalogRequest():
-            return catalog.run(request, context)
+    return VERBS[type(request)](request, context)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from avalanche_backup import platforms
 from avalanche_backup.errors import RestoreRefused, SourceInvalid, SourceUnavailable, VerificationFailed
 from avalanche_backup.sources.base import ProgressHook, Sink
 from avalanche_backup.sources.extract import Stream
@@ -107,7 +108,9 @@ def _unpack_one(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) 
             f"the archive holds {entry.name!r}, which pg_dump does not write", reason="ArchiveInvalid"
         )
     content = archive.extractfile(entry)
-    descriptor = os.open(folder / entry.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(
+        folder / entry.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_NOFOLLOW, 0o600
+    )
     with os.fdopen(descriptor, "wb") as file:
         if content is not None:
             shutil.copyfileobj(content, file, CHUNK)

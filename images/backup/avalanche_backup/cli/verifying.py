@@ -1,0 +1,57 @@
+"""Verifying several backups: one message for all damage that is new, not one a backup."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import structlog
+
+from avalanche_backup.cli.configuration import Configuration
+from avalanche_backup.cli.output import ConsoleReport
+from avalanche_backup.errors import Failure
+
+Verdict = tuple[str, str, str, str]
+"""Backup ID, status, reason, message."""
+DAMAGED = "VerificationFailed"
+NAMED_MAX = 20
+
+
+def known_damage(configuration: Configuration, backup_ids: list[str]) -> set[str]:
+    """Give those that were found damaged before: people know of them."""
+    from avalanche_backup import catalog, layout  # noqa: PLC0415 - `--help` needs none of it
+    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+
+    known: set[str] = set()
+    for place in configuration.places:
+        with suppress(Failure, ValueError):  # the verification itself says what is wrong
+            store = open_store(place.storage)
+            keys = {each: layout.verification_key(place.prefix, each) for each in backup_ids}
+            found = {each: catalog.read_json(store, key) or {} for each, key in keys.items()}
+            known |= {each for each, verdict in found.items() if verdict.get("status") == DAMAGED}
+    return known
+
+
+def tell_of_damage(configuration: Configuration, verdicts: list[Verdict], known: set[str]) -> None:
+    """Tell of what was not damaged, or not known to be, before."""
+    from avalanche_backup.notifications.message import Occurrence  # noqa: PLC0415
+    from avalanche_backup.notifications.send import tell  # noqa: PLC0415
+
+    new = [each for each in verdicts if each[1] == DAMAGED and each[0] not in known]
+    if not new:
+        return
+    one = new[0][0] if len(new) == 1 else ""
+    happened = Occurrence(
+        event="VerificationFailed",
+        subject=f"backup {one}" if one else f"{len(new)} backups",
+        where=socket.gethostname(),
+        reason=", ".join(sorted({reason for _, _, reason, _ in new})),
+        message="; ".join(f"{named}: {message}" for named, _, _, message in new[:NAMED_MAX]),
+        time=datetime.now(UTC),
+        backup_id=one,
+    )
+    told = tell(configuration.notifications, happened)
+    if told is not None:
+        ConsoleReport().told(told)
+    structlog.get_logger().error("backups are damaged", backups=[named for named, _, _, _ in new])

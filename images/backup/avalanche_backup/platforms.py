@@ -1,0 +1,36 @@
+"""What POSIX has and Windows has not: flags of open, folders by descriptor. Asked here, so that importing never fails."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+O_CLOEXEC = getattr(os, "O_CLOEXEC", getattr(os, "O_NOINHERIT", 0))
+O_BINARY = getattr(os, "O_BINARY", 0)
+O_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
+O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+
+
+def walks_by_descriptor() -> bool:
+    """Say whether a tree can be walked without ever following a link: what backups of files rely on."""
+    return os.open in os.supports_dir_fd and bool(O_NOFOLLOW)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can; Windows journals them itself."""
+    if not O_DIRECTORY:
+        return
+    descriptor = os.open(folder, os.O_RDONLY | O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_to(path: Path, owner: os.stat_result) -> None:
+    """Give a file to the owner and group of another; where we may not (only root gives files away), leave it ours."""
+    if hasattr(os, "chown"):
+        with suppress(PermissionError):
+            os.chown(path, owner.st_uid, owner.st_gid)

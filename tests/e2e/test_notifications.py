@@ -1,0 +1,92 @@
+"""Mail from a real cluster: by the pod of a run, and by a Job of the operator's where no pod could; each once."""
+
+from __future__ import annotations
+
+import base64
+from email import message_from_string
+from email.policy import default
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import objects
+from tests.e2e.kubectl import Object, has_condition, in_phase, ticks
+from tests.e2e.scene import ENDED, Scene
+from tests.integration.mail import certificate
+
+PASSWORD = "canary-password-of-the-mail-server"
+SERVER = (Path(__file__).parent / "mailserver.py").read_text()
+
+
+@pytest.fixture
+def mail(stage: Scene, tmp_path: Path) -> Object:
+    """Run a mail server in the toolbox, and give the notification that names it."""
+    stage.shell("true")  # it runs
+    address = stage.kubectl.get("pod", "toolbox")["status"]["podIP"]
+    made, key = certificate(tmp_path, address)
+    for name, text in (("mail.crt", made.read_text()), ("mail.key", key.read_text()), ("server.py", SERVER)):
+        encoded = base64.b64encode(text.encode()).decode()
+        stage.shell(f"mkdir -p /tmp/mail && echo {encoded} | base64 -d > /tmp/mail/{name}")
+    stage.shell(
+        f"setsid python3 /tmp/mail/server.py /tmp/mail backup {PASSWORD} >/tmp/mail/log 2>&1 </dev/null &"
+    )
+    stage.kubectl.apply(
+        objects.secret("mail", username="backup", password=PASSWORD),
+        objects.secret("mail-ca", **{"ca.crt": made.read_text()}),
+    )
+    email = {
+        "host": address, "port": 2525, "credentialsSecretRef": {"name": "mail"}, "caSecretRef": {"name": "mail-ca"},
+        "from": "backup@edna.example", "to": ["operators@edna.example"],
+    }  # fmt: skip
+    return {"name": "operators", "email": email}
+
+
+def subjects(scene: Scene, count: int) -> list[str]:
+    """Wait for so many mails, and give their subjects."""
+    for _ in ticks(60):
+        if int(scene.shell("ls /tmp/mail/*.eml 2>/dev/null | wc -l")) >= count:
+            break
+    texts = scene.shell("for each in /tmp/mail/*.eml; do cat $each; printf '\\f'; done").split("\f")
+    return [message_from_string(text, policy=default)["Subject"] for text in texts if text.strip()]
+
+
+def test_a_failed_run_is_mailed_by_its_pod_and_the_first_good_one_after_it(
+    stage: Scene, mail: Object
+) -> None:
+    stage.kubectl.apply(stage.database_policy(notifications=[mail]))
+    stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"), what="Ready")
+    stage.psql("DROP TABLE samples; SELECT lo_unlink(7)")
+    failed = stage.back_up("failing", "database")
+    assert failed["status"]["notification"] == {"event": "Failed", "state": "Sent", "channels": ["operators"]}
+    stage.psql("CREATE TABLE samples AS SELECT 1 AS id, 'h' AS hash")
+    good = stage.back_up("good", "database")
+    assert good["status"]["notification"]["event"] == "Recovered"
+    assert subjects(stage, 2) == [
+        f"[avalanche] database backup failed: {failed['status']['failureReason']} ({stage.name}/database)",
+        f"[avalanche] database backup works again ({stage.name}/database)",
+    ]
+
+
+def test_a_pod_that_was_lost_is_mailed_once_by_a_job_of_the_operators(stage: Scene, mail: Object) -> None:
+    stage.kubectl.apply(stage.database_policy(notifications=[mail], backoffLimit=0))
+    stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"), what="Ready")
+    with stage.locked_tables():
+        stage.kubectl.apply(objects.backup("lost", "database"))
+        stage.wait_for_session_that_waits()
+        running = stage.kubectl.wait("backups.avalanche.io", "lost", in_phase("Running"), what="running")
+        pods = stage.kubectl.list("pod", f"batch.kubernetes.io/job-name={running['status']['job']}")
+        stage.kubectl.run("delete", "pod", pods[0]["metadata"]["name"], "--force", "--grace-period=0")
+    ended = stage.kubectl.wait(
+        "backups.avalanche.io", "lost", in_phase(*ENDED), seconds=240, what="at its end"
+    )
+    assert ended["status"]["phase"] == "Failed"
+    told = stage.kubectl.wait(
+        "backups.avalanche.io",
+        "lost",
+        lambda found: found["status"]["notification"]["state"] == "Sent",
+        what="told",
+    )
+    assert told["status"]["notification"]["job"].startswith("ab-lost-")
+    reason = ended["status"]["failureReason"]
+    assert subjects(stage, 1) == [f"[avalanche] database backup failed: {reason} ({stage.name}/database)"]
+    assert PASSWORD not in stage.kubectl.run("get", "jobs,pods,backups.avalanche.io,events", "-o", "yaml")
