@@ -41,7 +41,7 @@ format: $(READY) ## format the code, and mend what ruff can mend
 
 .PHONY: test-unit
 test-unit: $(READY) ## unit tests: no process, no network, under ten seconds
-	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest tests/unit --numprocesses=auto --dist=worksteal
 
 .PHONY: test-integration
 test-integration: $(READY) ## the data plane against real PostgreSQL, object stores, disks

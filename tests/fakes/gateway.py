@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import marshal
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -72,7 +73,7 @@ class FakeGateway:
         if key in self.objects:
             return None
         self.on_write()
-        made = _copied(body)
+        made = _written(body)
         self._stamp(made)
         self.objects[key] = made
         self.created.append(made)
@@ -86,7 +87,7 @@ class FakeGateway:
             assert made is not None
             return made
         self._check(body)
-        merged = _merged(there, _copied(body))
+        merged = _merged(there, _written(body))
         self._replace(there, merged)
         return _copied(self.objects[_key(body)])
 
@@ -95,14 +96,14 @@ class FakeGateway:
         there = self.objects.get(_key(found))
         if there is not None:
             self._check(found)
-            self._replace(there, {**there, "spec": _copied(spec)})
+            self._replace(there, {**there, "spec": _written(spec)})
 
     async def apply_status(self, found: Object, status: Object) -> Object | None:
         """Make a status as given."""
         there = self.objects.get(_key(found))
         if there is None or there["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             return None
-        self._replace(there, {**there, "status": _copied(status)})
+        self._replace(there, {**there, "status": _written(status)})
         return _copied(self.objects[_key(found)])
 
     async def patch(self, kind: str, namespace: str, name: str, change: Object) -> Object | None:
@@ -110,7 +111,7 @@ class FakeGateway:
         there = self.objects.get((kind, namespace, name))
         if there is None:
             return None
-        self._replace(there, _merged(there, _copied(change), nulls_delete=True))
+        self._replace(there, _merged(there, _written(change), nulls_delete=True))
         return _copied(self.objects[kind, namespace, name])
 
     async def delete(self, found: Object) -> None:
@@ -130,7 +131,7 @@ class FakeGateway:
     def put(self, body: Object) -> Object:
         """Write an object as somebody else would: a person, or a controller of Kubernetes."""
         key = _key(body)
-        self.objects[key] = _copied(body)
+        self.objects[key] = _written(body)
         self._stamp(self.objects[key])
         return self.objects[key]
 
@@ -199,7 +200,13 @@ def _merged(old: Any, new: Any, *, nulls_delete: bool = False) -> Any:
     return merged
 
 
-def _copied(value: T) -> T:
+def _written(value: T) -> T:
     """Copy as the wire does: what is no JSON does not come through."""
     copied: T = json.loads(json.dumps(value))
+    return copied
+
+
+def _copied(value: T) -> T:
+    """Copy what came through before, several times as fast."""
+    copied: T = marshal.loads(marshal.dumps(value))  # type: ignore[arg-type]  # noqa: S302 - our own
     return copied

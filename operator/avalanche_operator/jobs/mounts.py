@@ -6,6 +6,7 @@ A request names paths as the container sees them; the mounts say how those paths
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from avalanche_contract.names import secret_file, source_mount, storage_mount
@@ -71,6 +72,7 @@ class Mounts:
         )
 
 
+@lru_cache(maxsize=1024)
 def credential(secret: str, key: str) -> Credential:
     """Say where a key of a Secret is read, and how to name it to a person."""
     return Credential(described=f'key "{key}" of Secret "{secret}"', file=str(secret_file(secret, key)))

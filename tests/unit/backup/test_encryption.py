@@ -208,7 +208,10 @@ def test_what_is_no_recipient_is_named_and_never_repeated(lines: list[str], sent
     assert raised.value.reason == "RecipientsInvalid" and not any(each in str(raised.value) for each in lines)
 
 
-@pytest.mark.parametrize("text", ["", "# made today\n", f"{OWN}x", str(OWN.to_public()), "-----BEGIN AGE"])
+@pytest.mark.parametrize(
+    "text", ["", "# made today\n", f"{OWN}x", str(OWN.to_public()), "-----BEGIN AGE"],
+    ids=["nothing", "a comment", "a typing error", "a public key", "one with a passphrase"],
+)  # fmt: skip
 def test_what_is_no_identity_is_named_and_never_repeated(text: str) -> None:
     with pytest.raises(UsageInvalid) as raised:
         parse_identities(text, "key of Secret")

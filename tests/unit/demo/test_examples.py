@@ -1,6 +1,7 @@
 """Every manifest of docs/examples is what it should be before a cluster sees it."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -36,13 +37,17 @@ CUSTOM = [each for each in OBJECTS if each["apiVersion"] == "avalanche.io/v1alph
 PODS = [each["spec"]["template"]["spec"] for each in OBJECTS if each["kind"] == "Deployment"]
 
 
+@cache
+def _schemas() -> dict[str, Object]:
+    """Read the CRDs once: YAML is slow to read."""
+    found = [
+        yaml.load(path.read_text(), yaml.CSafeLoader)["spec"] for path in (PROJECT / "crds").glob("*.yaml")
+    ]
+    return {each["names"]["kind"]: each["versions"][0]["schema"]["openAPIV3Schema"] for each in found}
+
+
 def _schema(kind: str) -> Object:
-    for path in (PROJECT / "crds").glob("*.yaml"):
-        definition = yaml.safe_load(path.read_text())["spec"]
-        if definition["names"]["kind"] == kind:
-            schema: Object = definition["versions"][0]["schema"]["openAPIV3Schema"]
-            return schema
-    raise AssertionError(f"no CRD is for {kind}")
+    return _schemas()[kind]
 
 
 def _unknown(value: Any, schema: Object, path: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def _of(node: ast.AST) -> Iterator[str]:
         yield from _texts(node.value.elts[-2])
 
 
+@cache
 def _reasons() -> list[str]:
     paths = [path for folder in ("operator", "images/backup") for path in (ROOT / folder).rglob("*.py")]
     return sorted(
