@@ -22,7 +22,16 @@ from tests.cluster.processes import run
 SUITES = {17: "trixie", 18: "forky"}
 """Which suite of Debian carries a major."""
 _TOOLS = {"mmdebstrap": "mmdebstrap", "patchelf": "patchelf"}
-_PROGRAMS = ("postgres", "initdb", "psql", "pg_dump", "pg_dumpall", "pg_restore", "pg_basebackup")
+_PROGRAMS = (
+    "postgres",
+    "pg_isready",
+    "initdb",
+    "psql",
+    "pg_dump",
+    "pg_dumpall",
+    "pg_restore",
+    "pg_basebackup",
+)
 _HEAVY = ("libLLVM*", "libz3*", "libperl*")
 """Libraries for which nothing here has a use: compiled queries are switched off in tests."""
 

@@ -149,6 +149,7 @@ def _serving(binaries: Path, data: Path, identity: dict[str, Any], *options: str
     )  # fmt: skip
     try:
         wait_for_port(port, process)
+        _wait_until_accepting(binaries, port)
         yield port
     finally:
         stop(process, signal.SIGQUIT)
@@ -184,6 +185,15 @@ class Session:
         while (line := self._process.stdout.readline()) not in ("done\n", ""):
             printed.append(line)
         return "".join(printed).strip()
+
+
+def _wait_until_accepting(binaries: Path, port: int) -> None:
+    """Wait until a server that listens is done with starting up."""
+    deadline = time.monotonic() + 60
+    command: list[str | Path] = [binaries / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}"]
+    while subprocess.run(command, check=False).returncode:
+        assert time.monotonic() < deadline, "the server does not accept connections"
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)

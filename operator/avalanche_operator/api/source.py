@@ -64,11 +64,11 @@ class Postgresql(ApiModel):
     schemas: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(max_length=64)
     ] = ()
-    """Only these schemas; left out, all of them and the large objects."""
+    """Only these schemas, by their exact names (no patterns); left out, all of them and the large objects. A restore replaces these schemas alone."""
     exclude_tables: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=64)
     ] = ()
-    """Tables whose data and definition are left out, as patterns of pg_dump."""
+    """Tables that are left out whole, with their partitions and sequences, as patterns of pg_dump. A restore leaves them as they are."""
 
 
 class Sqlite(ApiModel):

@@ -239,9 +239,10 @@ def test_a_restore_that_the_server_refuses_leaves_the_database_as_it_was(
     runner: Runner, postgres: Postgres, database: PostgresqlSource
 ) -> None:
     postgres.psql(
-        database.database, "CREATE ROLE passing; CREATE TABLE own (); ALTER TABLE own OWNER TO passing"
+        database.database,
+        "CREATE ROLE passing; CREATE TABLE own (); ALTER TABLE own OWNER TO passing; CREATE TABLE aside ()",
     )
-    made = runner.backup(database.model_copy(update={"exclude_tables": ("egg",)}))
+    made = runner.backup(database.model_copy(update={"exclude_tables": ("aside",)}))
     postgres.psql(database.database, "DROP TABLE own; DROP ROLE passing")
     before = postgres.psql(database.database, FINGERPRINT)
     with pytest.raises(RestoreFailed, match=r"passing.*create that role.*as it was"):

@@ -16,7 +16,7 @@ from avalanche_backup.errors import RestoreRefused, SourceInvalid, VerificationF
 from avalanche_backup.sources.postgresql.clients import Clients, dumping_clients, restoring_clients
 from avalanche_backup.sources.postgresql.connection import explain
 from avalanche_backup.sources.postgresql.directory import pack, unpack
-from avalanche_backup.sources.postgresql.restore import prepared
+from avalanche_backup.sources.postgresql.fitting import fitted
 from avalanche_backup.sources.postgresql.target import check_jobs, check_target
 
 ABLE = {"role": "restorer", "superuser": False, "read_only": False, "roles": ["restorer", "app"],
@@ -112,8 +112,11 @@ def test_only_the_head_of_a_dump_is_fitted_to_an_older_server(body: bytes, size:
     body = b"--" + body.replace(b"\\", b"") + b"\nSET transaction_timeout = 0;\n" * 300
     dump = HEAD + body
     chunks = [dump[start : start + size] for start in range(0, len(dump), size)]
-    assert b"".join(prepared(iter(chunks), 17)) == dump.replace(b"\\restrict abc\n", b"")
-    assert b"".join(prepared(iter(chunks), 15)) == HEAD.replace(b"\\restrict abc\n", b"")[:-29] + body
+    assert b"".join(fitted(iter(chunks), 17, superuser=True)) == dump.replace(b"\\restrict abc\n", b"")
+    assert (
+        b"".join(fitted(iter(chunks), 15, superuser=True))
+        == HEAD.replace(b"\\restrict abc\n", b"")[:-29] + body
+    )
 
 
 @pytest.mark.parametrize(("line", "reason"), [

@@ -193,23 +193,39 @@ def _artifact(source: Source, upload: Upload, dump: Dump, role: str) -> Artifact
             "recreate": dict(dump.recreate) if role == "data" else {},
             "restore_command": ""
             if role == "index"
-            else restore_command("globals" if role == "globals" else source.kind, form, file, facts),
+            else restore_command(
+                "globals" if role == "globals" else source.kind, form, file, facts, older=_older_server(dump)
+            ),
         }
     )
 
 
+_PSQL = "psql --no-psqlrc --single-transaction --set=ON_ERROR_STOP=1 --dbname=<database>"
 _BY_HAND = {
-    "Plain": "psql --no-psqlrc --single-transaction --set=ON_ERROR_STOP=1 --dbname=<database>",
+    "Plain": _PSQL,
     "Custom": "pg_restore --exit-on-error --single-transaction --dbname=<database>",
     "Directory": "tar -xf - -C <empty folder> && pg_restore --exit-on-error --single-transaction --dbname=<database> <empty folder>",
 }
+_WITHOUT_TIMEOUT = "sed '1,40{/^SET transaction_timeout = 0;$/d}' | "
+_BY_HAND_OLDER = {
+    "Plain": f"{_WITHOUT_TIMEOUT}{_PSQL}",
+    "Custom": f"pg_restore --exit-on-error --file=- | {_WITHOUT_TIMEOUT}{_PSQL}",
+    "Directory": f"tar -xf - -C <empty folder> && pg_restore --exit-on-error --file=- <empty folder> | {_WITHOUT_TIMEOUT}{_PSQL}",
+}
 
 
-def restore_command(kind: str, form: str, file: str, facts: StreamFacts) -> str:
-    """Say how to restore an artifact by hand, with plain tools."""
+def _older_server(dump: Dump) -> bool:
+    """Say whether pg_dump wrote a setting that the server does not know, as pg_dump 17 does for older ones."""
+    versions = (str(dump.recreate.get(name) or "0") for name in ("server_version", "pg_dump"))
+    server, written_by = (int(each.partition(".")[0]) for each in versions)
+    return 0 < server < 17 <= written_by
+
+
+def restore_command(kind: str, form: str, file: str, facts: StreamFacts, *, older: bool = False) -> str:
+    """Say how to restore an artifact by hand, with plain tools; ``older``: into a server that cannot take it as it is."""
     unpack = _unpack(file, facts)
     if kind == "postgresql":
-        return f"{unpack} | {_BY_HAND[form]}"
+        return f"{unpack} | {(_BY_HAND_OLDER if older else _BY_HAND)[form]}"
     if kind == "globals":  # roles that exist already are errors that do no harm: it does not stop at them
         return f"{unpack} | psql --no-psqlrc --dbname=postgres"
     return f"{unpack} > <database file>" if kind == "sqlite" else f"{unpack} | tar -xpf - -C <folder>"

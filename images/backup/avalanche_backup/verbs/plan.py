@@ -21,6 +21,9 @@ from avalanche_contract.result import Plan, TargetPlan
 BYTES_PER_SECOND = 30_000_000
 """Of plain bytes, for the estimate: verified once and restored once, as measured on two cores."""
 
+NAMED_MAX = 10
+"""So many tables that a backup leaves out are named."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -134,16 +137,22 @@ def _action(target: Target) -> str:
         return "the data of the backup is put in place"
     if target.artifact.kind == "sqlite":
         return "the content of the database is replaced by that of the backup"
-    return f"{_what(target)} is dropped and replaced by the backup, in one transaction"
+    return f"{_what(target)} is dropped and replaced by the backup, in one transaction{_left_out(target)}"
 
 
 def _action_in_parallel(target: Target) -> str:
     return (
         f"{_what(target)} is dropped and replaced by the backup, by {target.jobs} jobs and NOT in one transaction: the "
-        "database is marked by a schema until it is whole, and stays marked and incomplete if the restore fails"
+        f"database is marked by a schema until it is whole, and stays marked and incomplete if the restore fails{_left_out(target)}"
     )
 
 
 def _what(target: Target) -> str:
     chosen = target.artifact.recreate.get("schemas") or ()
     return f"everything in the schemas {', '.join(chosen)}" if chosen else "everything in the database"
+
+
+def _left_out(target: Target) -> str:
+    names = target.artifact.recreate.get("excluded_tables") or ()
+    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+    return f"; not in the backup, and left as they are: {', '.join(names[:NAMED_MAX])}{more}" if names else ""

@@ -26,6 +26,7 @@ _PATCHED = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}
 _FLOOR = {14: 25, 15: 20, 16: 16, 17: 12, 18: 7}
 """The first minor release of each major that a crafted dump or archive cannot make run code (CVE-2026-18408,
 CVE-2026-116314). Preferred, and told of where it is missing; not every distribution has them."""
+_TOOLS = ("pg_dump", "pg_restore", "psql")
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?")
 
 
@@ -65,7 +66,8 @@ def installed_clients() -> tuple[Clients, ...]:
     found = {each.folder.resolve(): each for folder in _folders() if (each := _read_version(folder))}
     if not found:
         raise SourceInvalid(
-            f"no pg_dump is installed: install PostgreSQL's client tools, or name their folder in {ENV_CLIENTS}",
+            "no folder here has pg_dump, pg_restore and psql that run: install PostgreSQL's client tools, or name their "
+            f"folder in {ENV_CLIENTS}",
             reason="ClientMissing",
         )
     return tuple(sorted(found.values()))
@@ -119,6 +121,8 @@ def _folders() -> Iterable[Path]:
 
 
 def _read_version(folder: Path) -> Clients | None:
+    if not all((folder / tool).exists() for tool in _TOOLS):
+        return None
     try:
         said = subprocess.run(
             [folder / "pg_dump", "--version"], capture_output=True, text=True, check=False, timeout=20

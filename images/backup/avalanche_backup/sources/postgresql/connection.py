@@ -30,6 +30,7 @@ _INVALID = (
     (r"server does not support SSL|certificate|SSL error|root certificate", "TLSFailed", ""),
     (r"server version mismatch|aborting because of server version", "ServerTooNew", ""),
     (r"no matching (schemas|tables|extensions) were found", "SourceEmpty", ""),
+    (r"invalid regular expression", "PatternInvalid", "write excludeTables as pg_dump's patterns"),
 )  # fmt: skip
 """(what the tool says, our reason, what to do)."""
 _PASSING = (
@@ -66,15 +67,21 @@ def connection_environment(source: PostgresqlSource, scratch: Path) -> dict[str,
 
 
 def query(clients: Clients, environment: dict[str, str], sql: str) -> Any:
-    """Run one statement that gives one JSON value.
+    """Run one statement that gives one JSON value. It goes by standard input: an argument holds 128 KiB at most.
 
     :raises SourceUnavailable: no answer. :raises SourceInvalid: refused.
     """
     command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--quiet",
-               "--set=ON_ERROR_STOP=1", f"--command=SET statement_timeout = 0; {sql}"]  # fmt: skip
+               "--set=ON_ERROR_STOP=1", "--file=-"]  # fmt: skip
     try:
         ended = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=QUERY_SECONDS
+            command,
+            env=environment,
+            input=f"SET statement_timeout = 0\\;\n{sql};\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=QUERY_SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise SourceUnavailable(f"the database did not answer within {QUERY_SECONDS} seconds") from None
@@ -102,10 +109,13 @@ def error_line(stderr: str) -> str:
     pg_dump says first that something failed, and what the server said in a line of details: both are given.
     """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    said = [
+        line for line in lines if re.search(r"\b(ERROR|FATAL|PANIC):", line) and not _FROM_SERVER.search(line)
+    ]
     telling = [
         line for line in lines if re.search(r"error|fatal|failed|refused|could not", line, re.IGNORECASE)
     ]
-    line = (telling or lines or ["it ended without a word"])[0]
+    line = (said or telling or lines or ["it ended without a word"])[0]
     line = re.sub(r"^(psql|pg_dump|pg_dumpall|pg_restore)(:\S*)?:\s*", "", line)
     line = re.sub(r"^(?i:error|fatal):\s*", "", line)
     from_server = next((found[1] for each in lines if (found := _FROM_SERVER.search(each))), "")

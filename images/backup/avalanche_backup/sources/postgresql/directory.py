@@ -22,7 +22,14 @@ from avalanche_backup.sources.base import ProgressHook, Sink
 from avalanche_backup.sources.extract import Stream
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import explain, tail
-from avalanche_backup.sources.postgresql.dump import CHUNK, MAGIC_CUSTOM, ended, pg_dump, running
+from avalanche_backup.sources.postgresql.dump import (
+    CHUNK,
+    MAGIC_CUSTOM,
+    dumping_environment,
+    ended,
+    pg_dump,
+    running,
+)
 from avalanche_contract.request import PostgresqlSource
 
 TOC = "toc.dat"
@@ -129,7 +136,7 @@ def _run(
     command = [
         *pg_dump(clients, source), "--format=directory", f"--jobs={source.jobs}", "--compress=0", "--no-sync", f"--file={folder}",
     ]  # fmt: skip
-    with errors.open("wb") as stderr, running(command, environment, stderr) as process:
+    with errors.open("wb") as stderr, running(command, dumping_environment(environment), stderr) as process:
         while True:
             with suppress(subprocess.TimeoutExpired):
                 status = process.wait(LOOK_SECONDS)

@@ -12,6 +12,7 @@ from avalanche_backup.errors import SourceUnavailable
 from avalanche_backup.sources.base import ProgressHook, Sink
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import explain, tail
+from avalanche_backup.sources.postgresql.scope import identifier
 from avalanche_contract.request import PostgresqlSource
 
 CHUNK = 1024 * 1024
@@ -44,7 +45,7 @@ def run_pg_dump(
     command = [*pg_dump(clients, source), *form]
     with (
         errors.open("wb") as stderr,
-        running(command, environment, stderr, stdout=subprocess.PIPE) as process,
+        running(command, dumping_environment(environment), stderr, stdout=subprocess.PIPE) as process,
     ):
         for chunk in _chunks(process):
             first = first or chunk[:16]
@@ -63,15 +64,21 @@ def run_pg_dump(
 
 
 def pg_dump(clients: Clients, source: PostgresqlSource) -> list[str]:
-    """Give the command of a dump, but for its format."""
+    """Give the command of a dump, but for its format. ``source`` names schemas exactly, and tables as SQL writes them."""
     return [
         clients.tool("pg_dump"),
         "--no-password",
         f"--lock-wait-timeout={LOCK_WAIT}",
         "--no-subscriptions",  # a restored copy must not pull from the publisher
-        *(f"--schema={schema}" for schema in source.schemas),
+        "--strict-names",  # a schema that went meanwhile is no success
+        *(f"--schema={identifier(schema)}" for schema in source.schemas),
         *(f"--exclude-table={table}" for table in source.exclude_tables),
     ]
+
+
+def dumping_environment(environment: dict[str, str]) -> dict[str, str]:
+    """Let pg_dump write in the server's own encoding: a database of SQL_ASCII may hold bytes that are no UTF-8."""
+    return {name: value for name, value in environment.items() if name != "PGCLIENTENCODING"}
 
 
 def ended(tool: str, status: int) -> str:

@@ -8,14 +8,17 @@ every restore begins by removing it. The archive was read, checked and unpacked 
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from avalanche_backup.errors import RestoreFailed
+from avalanche_backup.sources.postgresql.clearing import clearing
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import error_line, query, tail
 from avalanche_backup.sources.postgresql.dump import ended, running
-from avalanche_backup.sources.postgresql.questions import MARKER
-from avalanche_backup.sources.postgresql.restore import clearing, run_psql
+from avalanche_backup.sources.postgresql.questions import STAYS
+from avalanche_backup.sources.postgresql.restore import run_psql
+from avalanche_backup.sources.postgresql.scope import MARKER, Scope
 from avalanche_backup.sources.postgresql.target import remedy_for
 
 MARK = f"""CREATE SCHEMA {MARKER};
@@ -30,24 +33,47 @@ def restore_in_parallel(
     folder: Path,
     *,
     jobs: int,
-    schemas: tuple[str, ...],
+    scope: Scope,
     scratch: Path,
 ) -> None:
     """Clear the database, mark it, and fill it. The caller checks what came back, and then calls :func:`unmark`.
 
     :raises RestoreFailed: ``RestoreRolledBack`` where it is as it was, ``RestoreIncomplete`` where it is marked.
     """
-    run_psql(clients, environment, iter([MARK.encode()]), preamble=clearing(schemas), scratch=scratch)
+    run_psql(clients, environment, iter([MARK.encode()]), preamble=clearing(scope), scratch=scratch)
     errors = scratch / "pg_restore.errors"
+    chosen = _chosen(clients, environment, folder, scope)
     database = environment["PGDATABASE"].replace("\\", "\\\\").replace("'", "\\'")
     # A name alone would be read as a connection string where it looks like one.
     command = [clients.tool("pg_restore"), "--no-password", "--exit-on-error", f"--jobs={jobs}",
-               f"--dbname=dbname='{database}'", str(folder)]  # fmt: skip
+               f"--dbname=dbname='{database}'", f"--use-list={chosen}", str(folder)]  # fmt: skip
     with errors.open("wb") as stderr, running(command, environment, stderr) as process:
         status = process.wait()
     if status:
         line = error_line(tail(errors))
         raise incomplete(f"{ended('pg_restore', status)}: {line}{remedy_for(line)}")
+
+
+def _chosen(clients: Clients, environment: dict[str, str], folder: Path, scope: Scope) -> Path:
+    """Write the list of what pg_restore is to bring back: all but what is there already and what the user may not write.
+
+    That is what :func:`fitting.fitted` mends in SQL.
+    """
+    stays = query(clients, environment, STAYS)
+    present = [each for each in stays["schemas"] if scope.schemas or each != "public"]
+    left_out = [f" SCHEMA - {each} " for each in present] + (
+        [] if stays["superuser"] else [" COMMENT - EXTENSION "]
+    )
+    command = [clients.tool("pg_restore"), "--list", str(folder)]
+    listed = subprocess.run(command, env=environment, capture_output=True, check=False)
+    if listed.returncode:
+        raise incomplete(
+            f"{ended('pg_restore', listed.returncode)}: {error_line(listed.stderr.decode(errors='replace'))}"
+        )
+    lines = listed.stdout.splitlines(keepends=True)
+    path = folder.with_suffix(".list")
+    path.write_bytes(b"".join(line for line in lines if not any(each.encode() in line for each in left_out)))
+    return path
 
 
 def unmark(clients: Clients, environment: dict[str, str]) -> None:

@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid
+from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
 from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.postgresql import limits
+from avalanche_backup.sources.postgresql.clearing import clearing
 from avalanche_backup.sources.postgresql.clients import (
     Clients,
     dumping_clients,
@@ -20,20 +22,24 @@ from avalanche_backup.sources.postgresql.clients import (
 from avalanche_backup.sources.postgresql.connection import connection_environment, query
 from avalanche_backup.sources.postgresql.directory import dump_directory, unpack
 from avalanche_backup.sources.postgresql.dump import run_pg_dump
+from avalanche_backup.sources.postgresql.fitting import fitted
 from avalanche_backup.sources.postgresql.globals import run_pg_dumpall
 from avalanche_backup.sources.postgresql.parallel import incomplete, restore_in_parallel, unmark
-from avalanche_backup.sources.postgresql.questions import ABILITIES, ABOUT, MARKER, RELATIONS, ROLES, SERVER
-from avalanche_backup.sources.postgresql.restore import (
-    clearing,
-    prepared,
-    run_psql,
-    sql_of_archive,
-    sql_of_directory,
+from avalanche_backup.sources.postgresql.patterns import parse_pattern
+from avalanche_backup.sources.postgresql.questions import (
+    ABILITIES,
+    ABOUT,
+    LOCKS,
+    ROLES,
+    SERVER,
+    contents,
+    matching,
 )
+from avalanche_backup.sources.postgresql.restore import run_psql, sql_of_archive, sql_of_directory
+from avalanche_backup.sources.postgresql.scope import MARKER, Scope
 from avalanche_backup.sources.postgresql.target import KNOWS_TRANSACTION_TIMEOUT, check_jobs, check_target
 from avalanche_contract.request import PostgresqlSource
 
-FACTS_MAX = 500
 _EXTENSIONS = {"Plain": ".sql", "Custom": ".dump", "Directory": ".tar"}
 
 
@@ -54,7 +60,7 @@ class PostgresqlDatabase:
         """Reach the server, and check that a client fits and that there is something to dump."""
         del estimate
         dumping_clients(self._installed, self._major)
-        self._look()
+        self._look(self._resolve()[0])
         return Inspection(f"PostgreSQL {self._version}", self._ask(ABOUT)["size"])
 
     def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
@@ -62,36 +68,43 @@ class PostgresqlDatabase:
         clients = dumping_clients(self._installed, self._major)
         if beside is not None:
             run_pg_dumpall(clients, self._environment, beside, scratch)
-        about, roles, found = self._ask(ABOUT), self._roles(), self._look()
+        scope, unmatched = self._resolve()
+        about, roles, found = self._ask(ABOUT), self._roles(), self._look(scope)
+        resolved = self._request.model_copy(update={"exclude_tables": scope.excluded})
         moment = datetime.now(UTC)
         dump = dump_directory if self.format == "Directory" else run_pg_dump
-        dump(clients, self._environment, self._request, sink, scratch=scratch, progress=progress)
+        dump(clients, self._environment, resolved, sink, scratch=scratch, progress=progress)
         return Dump(
             snapshot_time=moment,
-            statistics={"tables": found["tables"], "large_objects": found["large_objects"], "database_bytes": about["size"]},
+            statistics={"tables": found["tables"], "large_objects": found["large_objects"], "database_bytes": about["size"],
+                        "locks": found["created_locks"]},
             tools={"pg_dump": clients.version, "postgresql": self._version},
             recreate={**about, **roles, "server_version": self._version, "pg_dump": clients.version,
-                      "schemas": list(self._request.schemas)},
+                      "schemas": list(scope.schemas), "excluded_tables": list(scope.excluded)},
+            warnings=(*unmatched, *_needed(found), *limits.warnings(found, self._ask(LOCKS))),
             files_included=tuple(found["relations"][:100]),
         )  # fmt: skip
 
     def inspect_target(self, artifact: Mapping[str, Any]) -> TargetState:
-        """See what the database holds, who is in it, and whether the artifact can be restored there."""
-        clients = self._restoring_clients(artifact)
-        check_target(artifact, self._ask(ABILITIES))
-        check_jobs(artifact, self._request.jobs, clients, self._major)
-        found = self._ask(RELATIONS)
-        relations = [str(each) for each in found["relations"]]
-        mark = "; a restore into it did not end" if found["incomplete"] else ""
-        if not relations and not found["large_objects"]:
-            return TargetState("Empty", f"an empty database{mark}", used_by=tuple(found["sessions"]))
-        large = f" and {found['large_objects']} large objects" if found["large_objects"] else ""
-        return TargetState(
-            "HoldsData",
-            f"{len(relations)} tables, views and sequences{large}{mark}",
-            facts=tuple(relations[:FACTS_MAX]),
-            used_by=tuple(found["sessions"]),
-        )
+        """See what the database holds of what the artifact would replace, who is in it, and whether it can be done."""
+        clients, jobs, scope = self._restoring_clients(artifact), self._request.jobs, Scope.of(artifact)
+        check_target(artifact, self._abilities)
+        check_jobs(artifact, jobs, clients, self._major)
+        found = self._ask(contents(scope))
+        if found["lost"]:
+            raise RestoreRefused(
+                f"{self.target}: what is not in the backup would be lost: {'; '.join(found['lost'])}. Take that apart "
+                "first, or restore into another database",
+                reason="OthersDepend",
+            )
+        limits.check(artifact, found, self._ask(LOCKS), jobs)
+        names, used_by = tuple(found["names"]), tuple(found["sessions"])
+        more = f"; {len(found['kept'])} tables and sequences that stay" if found["kept"] else ""
+        more += "; a restore into it did not end" if found["incomplete"] else ""
+        if not names and not found["large_objects"]:
+            empty = f"nothing in {', '.join(scope.schemas)}" if scope.schemas else "an empty database"
+            return TargetState("Empty", f"{empty}{more}", used_by=used_by)
+        return TargetState("HoldsData", f"{_described(found)}{more}", facts=names, used_by=used_by)
 
     def restore(
         self,
@@ -121,10 +134,10 @@ class PostgresqlDatabase:
     def _fill(
         self, clients: Clients, chunks: Iterator[bytes], folder: Path, artifact: Mapping[str, Any]
     ) -> int:
-        schemas, jobs = tuple((artifact.get("recreate") or {}).get("schemas") or ()), self._request.jobs
+        scope, jobs = Scope.of(artifact), self._request.jobs
         if artifact.get("format") == "Directory" and jobs > 1:
             restore_in_parallel(
-                clients, self._environment, folder, jobs=jobs, schemas=schemas, scratch=folder.parent
+                clients, self._environment, folder, jobs=jobs, scope=scope, scratch=folder.parent
             )
             return self._finish(clients, artifact)
         sql = chunks
@@ -132,9 +145,16 @@ class PostgresqlDatabase:
             sql = sql_of_directory(clients, self._environment, folder)
         elif artifact.get("format") == "Custom":
             sql = sql_of_archive(clients, self._environment, chunks)
-        sql = prepared(sql, self._major)
-        run_psql(clients, self._environment, sql, preamble=clearing(schemas), scratch=folder.parent)
-        return self._check(artifact)
+        sql = fitted(sql, self._major, superuser=self._abilities["superuser"])
+        run_psql(clients, self._environment, sql, preamble=clearing(scope), scratch=folder.parent)
+        try:
+            return self._check(artifact)
+        except (SourceUnavailable, SourceInvalid) as failure:
+            raise RestoreFailed(
+                f"the backup was restored into {self.target} and committed; its tables could not be counted afterwards: "
+                f"{failure.message}",
+                reason="RestoredUnchecked",
+            ) from None
 
     def _finish(self, clients: Clients, artifact: Mapping[str, Any]) -> int:
         try:
@@ -145,27 +165,44 @@ class PostgresqlDatabase:
         return tables
 
     def _check(self, artifact: Mapping[str, Any]) -> int:
-        found = int(self._ask(RELATIONS)["tables"])
+        found = int(self._ask(contents(Scope.of(artifact)))["tables"])
         wanted = (artifact.get("statistics") or {}).get("tables")
         # Counted a moment before the dump's snapshot: tables that came and went meanwhile may be more or fewer.
         if wanted and not found:
             raise RestoreFailed(f"{self.target} holds no table after the restore, the backup {wanted}")
         return found
 
-    def _look(self) -> Any:
+    def _resolve(self) -> tuple[Scope, tuple[str, ...]]:
+        """Give what is to be dumped, by name, and warnings of patterns that match nothing."""
+        patterns = tuple(parse_pattern(each) for each in self._request.exclude_tables)
+        if not patterns:
+            return Scope(self._request.schemas), ()
+        found = self._ask(matching(patterns))
+        unmatched = tuple(f"excludeTables: {each} matches no table" for each in found["unmatched"])
+        return Scope(self._request.schemas, tuple(found["tables"])), unmatched
+
+    def _look(self, scope: Scope) -> Any:
         """See what there is to dump.
 
-        :raises SourceInvalid: nothing, or a part of something.
+        :raises SourceInvalid: a schema that is not there, nothing at all, or a part of something.
         """
-        found = self._ask(RELATIONS)
+        found = self._ask(contents(scope))
         if found["incomplete"]:
             raise SourceInvalid(
                 f"{self.target} has the schema {MARKER}: a restore into it did not end; restore again",
                 reason="RestoreIncomplete",
             )
-        if not found["relations"] and not found["large_objects"]:
+        if found["missing"]:
             raise SourceInvalid(
-                f"{self.target} holds no table and no large object: an empty database is not backed up; "
+                f"{self.target} has no schema {', '.join(map(repr, found['missing']))}: "
+                "schemas are named exactly, upper and lower case count, and patterns are not known",
+                reason="SchemaMissing",
+            )
+        if not found["relations"] and not found["large_objects"]:
+            where = f" in {', '.join(scope.schemas)}" if scope.schemas else ""
+            less = " but those that excludeTables leaves out" if scope.excluded else ""
+            raise SourceInvalid(
+                f"{self.target} holds no table and no large object{where}{less}: an empty database is not backed up; "
                 "is this the right one?",
                 reason="SourceEmpty",
             )
@@ -196,6 +233,11 @@ class PostgresqlDatabase:
         return connection_environment(self._request, self._scratch)
 
     @cached_property
+    def _abilities(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._ask(ABILITIES)
+        return found
+
+    @cached_property
     def _server(self) -> int:
         return int(self._ask(SERVER)["number"])
 
@@ -206,6 +248,17 @@ class PostgresqlDatabase:
     @property
     def _version(self) -> str:
         return f"{self._major}.{self._server % 10000}"
+
+
+def _described(found: Mapping[str, Any]) -> str:
+    relations, others = len(found["relations"]), len(found["names"]) - len(found["relations"])
+    more = f", {others} functions, types and the like" if others else ""
+    large = f" and {found['large_objects']} large objects" if found["large_objects"] else ""
+    return f"{relations} tables, views and sequences{more}{large}"
+
+
+def _needed(found: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"a restore needs what the backup leaves out: {each}" for each in found["needs"])
 
 
 def _written_by(artifact: Mapping[str, Any]) -> int:

@@ -17,11 +17,10 @@ _NAMED_MAX = 5
 KNOWS_TRANSACTION_TIMEOUT = 17
 """From this major on, pg_dump and pg_restore write ``SET transaction_timeout``, and servers know it."""
 _REMEDIES = (
-    (r"must be owner of extension",
-     "restore as a superuser, or take the comment away before the backup: COMMENT ON EXTENSION … IS NULL"),
     (r"must be owner|permission denied|must be superuser|must be able to SET ROLE|must be member",
      "restore as the owner of the objects, or as a superuser"),
     (r"role .* does not exist", "create that role there first"),
+    (r"out of shared memory", "raise max_locks_per_transaction of the server, which wants a restart of it"),
     (r"lock timeout", "close the sessions that use the database, and restore again"),
     (r"No space left on device", "the server's disk is full"),
     (r"unrecognized configuration parameter|syntax error", "a dump of a newer PostgreSQL may not fit an older one"),
