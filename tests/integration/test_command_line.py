@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from avalanche_backup.cli.runlock import exclusive
 from tests.integration.conftest import FINGERPRINT
 from tests.integration.keys import key_pair
 from tests.integration.servers import PASSWORD, Postgres
@@ -97,6 +98,14 @@ def test_cleanup_tells_of_each_backup_and_removes_what_no_rule_keeps(project: Pr
     assert project.run("cleanup", "--force").returncode == 0
     assert [each["backup_id"] for each in project.json("list")] == [made[3], made[1]]
     assert project.run("hold", "--backup-id", "database_20200101_000000").returncode == 20
+
+
+def test_a_cleanup_waits_for_no_run_and_touches_nothing_while_one_is_under_way(project: Project) -> None:
+    project.json("database")
+    with exclusive(project.folder / "data/backups"):
+        ended = project.run("cleanup")
+        assert ended.returncode == 19 and "another run is under way" in ended.stderr
+        assert project.run("cleanup", "--dry-run").returncode == 0
 
 
 def test_delete_asks_first_and_erases_what_is_not_held(project: Project) -> None:

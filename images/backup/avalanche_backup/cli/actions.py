@@ -244,6 +244,7 @@ def clean_up(configuration: Configuration, *, dry_run: bool, force: bool) -> tup
     """Remove what retention does not keep; give the verdict on every backup, and what was done in one sentence.
 
     :raises RemovalRefused: too much would go at once, and ``force`` was not given; nothing was removed.
+    :raises RunUnderWay: a backup is being made: what it has written so far is named by no metadata yet.
     """
     places = _existing(configuration)
     if not places:
@@ -257,7 +258,11 @@ def clean_up(configuration: Configuration, *, dry_run: bool, force: bool) -> tup
         max_delete_percent=100 if force else configuration.retention.max_delete_percent,
         dry_run=dry_run,
     )
-    result, report = run_request(request)
+    with ExitStack() as held:
+        if not dry_run:
+            held.enter_context(recorded(configuration, "cleanup"))
+            held.enter_context(_alone(configuration))
+        result, report = run_request(request)
     return [each for each in report.decisions if not each.removed], result.message
 
 
@@ -297,7 +302,8 @@ def erase(configuration: Configuration, backup_id: str) -> Result:
     """
     first, *others = _existing(configuration) or configuration.places
     reference = _reference(first, configuration, backup_id)
-    result, _ = run_request(DeleteRequest(nonce=nonce(), backup=reference, others=tuple(others)))
+    with recorded(configuration, f"delete {backup_id}"):
+        result, _ = run_request(DeleteRequest(nonce=nonce(), backup=reference, others=tuple(others)))
     return result
 
 
