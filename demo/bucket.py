@@ -27,6 +27,13 @@ def client(kubectl: Kubectl) -> Iterator[Any]:
     key, secret_key = (
         base64.b64decode(secret[name]).decode() for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     )
+    with client_with(kubectl, key, secret_key) as made:
+        yield made
+
+
+@contextmanager
+def client_with(kubectl: Kubectl, key: str, secret_key: str) -> Iterator[Any]:
+    """Give a plain S3 client with some keys, for the Service of a namespace."""
     configuration = Config(s3={"addressing_style": "path"})  # type: ignore[no-untyped-call]
     with _forwarded(kubectl) as endpoint:
         yield boto3.client(  # type: ignore[no-untyped-call]

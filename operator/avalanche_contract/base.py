@@ -12,12 +12,23 @@ from pydantic.alias_generators import to_camel
 def _in_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a time without a zone")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time outside the calendar") from None
 
 
 def format_time(moment: datetime) -> str:
     """Write a moment as Kubernetes does: RFC 3339, UTC, whole seconds (``2024-11-22T02:00:00Z``)."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: object) -> datetime | None:
+    """Read a moment that somebody else wrote; ``None`` for what is none."""
+    try:
+        return _in_utc(datetime.fromisoformat(str(text)))
+    except ValueError:
+        return None
 
 
 Time = Annotated[datetime, AfterValidator(_in_utc), PlainSerializer(format_time, when_used="json")]

@@ -38,6 +38,8 @@ class ExitCode(IntEnum):
     """Nothing was done, on purpose: the target is being restored, or another run is under way."""
     NOT_FOUND = 20
     """No such backup."""
+    REMOVAL_REFUSED = 21
+    """Nothing was removed: too much would go at once, the backup is held or needed, or nobody confirmed."""
     NOTIFICATION_FAILED = 22
     """Of the verb ``notify`` alone: somebody could not be told."""
     COPIES_MISSING = 23

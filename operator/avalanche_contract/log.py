@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from avalanche_contract.base import Lenient
-from avalanche_contract.result import Entry, Plan
+from avalanche_contract.result import Decision, Entry, Plan
 
-LineKind = Literal["progress", "entry", "plan", "end"]
+LineKind = Literal["progress", "entry", "plan", "decision", "end"]
 
 
 class Progress(Lenient):
@@ -34,6 +34,7 @@ class Answer(Lenient):
     progress: Progress | None = None
     entries: tuple[Entry, ...] = ()
     plan: Plan | None = None
+    decisions: tuple[Decision, ...] = ()
     complete: bool = False
     """The closing line was there, and counts what was read."""
 
@@ -61,6 +62,7 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
     progress: Progress | None = None
     plan: Plan | None = None
     entries: list[Entry] = []
+    decisions: list[Decision] = []
     complete = False
     for kind, document in _ours(lines, nonce):
         try:
@@ -70,11 +72,15 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
                 entries.append(Entry.model_validate(document))
             elif kind == "plan":
                 plan = Plan.model_validate(document)
+            elif kind == "decision":
+                decisions.append(Decision.model_validate(document))
             elif kind == "end":
-                complete = document.get("count") == len(entries) + (plan is not None)
+                complete = document.get("count") == len(entries) + len(decisions) + (plan is not None)
         except ValidationError:
             continue
-    return Answer(progress=progress, entries=tuple(entries), plan=plan, complete=complete)
+    return Answer(
+        progress=progress, entries=tuple(entries), plan=plan, decisions=tuple(decisions), complete=complete
+    )
 
 
 def _ours(lines: Iterable[str], nonce: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -30,6 +30,8 @@ ANNOTATION_OWNER = f"{GROUP}/owner"
 """The name of the resource that a Job works for; a label's value would be too short for it."""
 ANNOTATION_RELEASED = f"{GROUP}/released"
 """On the Job of a restore that was let go: it is never let go a second time."""
+ANNOTATION_FORGOTTEN = f"{GROUP}/backup-forgotten"
+"""On the Job of a run whose Backup object we deleted, with its phase: it does not come back."""
 
 # --- environment of the backup container -----------------------------------------------------------------
 ENV_REQUEST = "AVALANCHE_REQUEST"

@@ -6,11 +6,9 @@ names paths as the container sees them: the data plane needs to know nothing of 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from avalanche_contract.base import Credential as Credential  # noqa: PLC0414 - readers find it here
 from avalanche_contract.base import Strict, Time
@@ -296,6 +294,60 @@ class ProbeRequest(_Request):
     """Its recipients are read and parsed."""
 
 
+class Retention(Strict):
+    """How many representatives of each kind of period stay; 0 is none of that kind."""
+
+    keep_last: int = Field(default=0, ge=0)
+    keep_daily: int = Field(default=0, ge=0)
+    keep_weekly: int = Field(default=0, ge=0)
+    keep_monthly: int = Field(default=0, ge=0)
+    keep_yearly: int = Field(default=0, ge=0)
+
+
+class CleanupRequest(_Request):
+    """Remove what retention does not keep, and what dead attempts left behind, in every place of one policy."""
+
+    verb: Literal["cleanup"] = "cleanup"
+    place: Place
+    others: Annotated[tuple[Place, ...], Field(max_length=COPIES_MAX - 1)] = ()
+    """Where further copies lie: what is held in one place stays in all."""
+    writer: Writer = Writer()
+    retention: Retention | None = None
+    """Absent: everything stays that did not expire."""
+    time_zone: str = "Etc/UTC"
+    max_delete_percent: int = Field(default=50, ge=0, le=100)
+    """More than that share is not removed at once; 100 is no limit."""
+    orphan_seconds: int = Field(default=86400, ge=86400)
+    """Objects that nothing names are removed when they are older: longer than any run takes."""
+    dry_run: bool = False
+
+
+class HoldRequest(_Request):
+    """Say beside one backup what keeps it, or until when it stays; what is not given stays as it was."""
+
+    verb: Literal["hold"] = "hold"
+    backup: BackupReference
+    others: Annotated[tuple[Place, ...], Field(max_length=COPIES_MAX - 1)] = ()
+    """Where further copies may lie."""
+    writer: Writer = Writer()
+    held: bool | None = None
+    expiration_time: Time | None = None
+    never_expires: bool = False
+    """Take an expiration away that was set before."""
+    accept_anomaly: bool | None = None
+    """A backup that looks wrong is right: retention counts it again."""
+
+
+class DeleteRequest(_Request):
+    """Erase one backup, whatever retention says; one that is held is refused."""
+
+    verb: Literal["delete"] = "delete"
+    backup: BackupReference
+    others: Annotated[tuple[Place, ...], Field(max_length=COPIES_MAX - 1)] = ()
+    """Where further copies may lie: all of them go."""
+    writer: Writer = Writer()
+
+
 class CatalogRequest(_Request):
     """List what is in a storage, as pages of entries in the log."""
 
@@ -333,57 +385,9 @@ Request = Annotated[
     | RestoreRequest
     | ProbeRequest
     | CatalogRequest
-    | NotifyRequest,
+    | NotifyRequest
+    | CleanupRequest
+    | HoldRequest
+    | DeleteRequest,
     Field(discriminator="verb"),
 ]
-_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
-
-
-class RequestInvalid(ValueError):
-    """The request cannot be read: damaged, from another contract, or not what its checksum says."""
-
-
-def dump_request(request: Request) -> str:
-    """Write a request as one line of JSON, the same for equal requests."""
-    document = request.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-
-
-def request_sha256(text: str) -> str:
-    """Give the checksum that travels beside a request."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def escape_environment(text: str) -> str:
-    """Write ``$`` so that the kubelet's expansion of ``$(NAME)`` and ``$$`` gives back what was meant."""
-    return text.replace("$", "$$")
-
-
-def unescape_environment(text: str) -> str:
-    """Give back what :func:`escape_environment` was given."""
-    return text.replace("$$", "$")
-
-
-def parse_request(text: str, sha256: str | None) -> Request:
-    """Read a request, and compare it with the checksum beside it.
-
-    :raises RequestInvalid: with one sentence on what is wrong.
-    """
-    if sha256 is not None and request_sha256(text) != sha256:
-        raise RequestInvalid(
-            "the request differs from the checksum beside it: its text was changed on the way"
-        )
-    try:
-        document: Any = json.loads(text)
-    except ValueError as error:
-        raise RequestInvalid(f"the request is not JSON: {error}") from None
-    version = document.get("contractVersion") if isinstance(document, dict) else None
-    if version != CONTRACT_VERSION:
-        raise RequestInvalid(
-            f"the request has contract version {version}, this image reads {CONTRACT_VERSION}: "
-            "run the operator and the backup image of one release"
-        )
-    try:
-        return _REQUEST.validate_python(document)
-    except ValueError as error:
-        raise RequestInvalid(f"the request is not valid: {error}") from None

@@ -117,6 +117,28 @@ class Plan(Lenient):
     estimated_seconds: int | None = None
 
 
+class Decision(Lenient):
+    """What retention says of one backup, and why: ``daily-3``, ``hold``, ``no-rule``.
+
+    One that was removed is told again, with ``removed``: a cleanup may end midway.
+    """
+
+    backup_id: str = Field(alias="backupID")
+    verdict: Literal["Keep", "Remove"]
+    reasons: tuple[str, ...]
+    removed: bool = False
+    held: bool = False
+    expiration_time: Time | None = None
+
+
+class Mark(Lenient):
+    """What a person said of a backup, as it lies beside its metadata."""
+
+    held: bool = False
+    expiration_time: Time | None = None
+    anomaly_accepted: bool = False
+
+
 class ProbeResult(Lenient):
     """What a probe found out about a storage."""
 
@@ -154,6 +176,8 @@ class Result(Lenient):
     """Whether everybody was told who should be; absent where there was nothing to tell."""
     notification: Told | None = None
     probe: ProbeResult | None = None
+    mark: Mark | None = None
+    """What is now written beside the backup: the answer to ``hold``."""
     entry_count: int | None = None
     """How many entries the log holds, so that a reader knows that it read them all."""
     next_cursor: str | None = None

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from avalanche_contract.names import child_name
 from tests.e2e import objects
 from tests.e2e.kubectl import CommandFailed, Kubectl, Object, in_phase, ticks
 
@@ -136,6 +137,27 @@ class Scene:
     def files_policy(self, name: str = "files", storage: str = "volume", **more: Any) -> Object:
         """Give a policy for the claim."""
         return objects.policy(name, objects.files_source("data", "data"), storage=storage, **more)
+
+    def run_by_schedule(self, policy: str, name: str) -> Object:
+        """Start the CronJob of a policy at once, as `kubectl create job --from` does; give the Backup at its end."""
+        self.kubectl.run(
+            "create", "job", name, f"--from=cronjob/{child_name(policy, 'BackupPolicy', 'backup')}"
+        )
+        for _ in ticks(120):
+            backups = self.kubectl.list("backups.avalanche.io")
+            found = [each for each in backups if each["spec"].get("job", {}).get("name") == name]
+            if found and in_phase(*ENDED)(found[0]):
+                return found[0]
+        raise AssertionError(f"the run {name} of policy {policy} did not end")
+
+    def clean_up(self, policy: str, name: str) -> Object:
+        """Start the cleanup of a policy at once, and give the policy once it tells of it."""
+        self.kubectl.run(
+            "create", "job", name, f"--from=cronjob/{child_name(policy, 'BackupPolicy', 'cleanup')}"
+        )
+        return self.kubectl.wait(
+            "backuppolicy", policy, lambda found: found["status"].get("lastCleanup", {}).get("job") == name, what="cleaned up"
+        )  # fmt: skip
 
     def back_up(self, name: str, policy: str) -> Object:
         """Make a manual Backup, and wait for its end."""

@@ -90,6 +90,18 @@ REFUSED = {
         _policy(DATABASE, notifications=[{**MAIL, "email": {**MAIL["email"], "to": ["a, b"]}}]),
         "should match",
     ),
+    "a retention that keeps nothing": (_policy(DATABASE, retention={"keepDaily": 0}), "keeps something"),
+    "a percentage of 0": (
+        _policy(DATABASE, retention={"keepDaily": 1, "maxDeletePercent": 0}),
+        "greater than or equal to 1",
+    ),
+    "a held backup that is to be erased": (
+        {
+            **objects.backup("refused", "some"),
+            "spec": {"policyRef": {"name": "some"}, "hold": True, "deleteRequested": True},
+        },
+        "a Backup that is held is not erased",
+    ),
     "an approved restore": (objects.restore("refused", "any", approvedPlan=DIGEST), "not created approved"),
 }
 
@@ -105,6 +117,14 @@ def test_a_backup_cannot_change(scene: Scene) -> None:
     scene.kubectl.apply(objects.backup("fixed", "some"))
     with pytest.raises(CommandFailed, match="its spec cannot change"):
         scene.kubectl.apply(objects.backup("fixed", "other"))
+
+
+def test_of_a_backup_only_what_keeps_it_may_change(scene: Scene) -> None:
+    scene.kubectl.apply(objects.backup("kept", "some"))
+    said = {"hold": True, "expirationTime": "2030-01-01T00:00:00Z", "acceptAnomaly": True}
+    scene.kubectl.patch("backups.avalanche.io", "kept", {"spec": said})
+    with pytest.raises(CommandFailed, match="its spec cannot change"):
+        scene.kubectl.patch("backups.avalanche.io", "kept", {"spec": {"hold": False, "origin": "Scheduled"}})
 
 
 def test_a_restore_request_changes_by_its_approval_alone(scene: Scene) -> None:

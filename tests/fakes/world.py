@@ -14,13 +14,26 @@ from avalanche_contract.notification import Event, Notifications, Told
 from avalanche_contract.request import (
     BackupRequest,
     CatalogRequest,
+    CleanupRequest,
+    DeleteRequest,
+    HoldRequest,
     NotifyRequest,
     ProbeRequest,
     Request,
     RestoreRequest,
-    parse_request,
 )
-from avalanche_contract.result import Copy, Entry, Plan, ProbeResult, Result, TargetPlan, dump_result
+from avalanche_contract.result import (
+    Copy,
+    Decision,
+    Entry,
+    Mark,
+    Plan,
+    ProbeResult,
+    Result,
+    TargetPlan,
+    dump_result,
+)
+from avalanche_contract.wire import parse_request
 from avalanche_operator.app import LOOKS
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.settings import Settings, Surroundings
@@ -44,6 +57,9 @@ class World:
         self.around = Surroundings(self.gateway, settings, now=lambda: self.time)
         self.bucket: dict[str, Entry] = {}
         self.restored: list[str] = []
+        self.held: dict[str, Mark] = {}
+        """By backup ID: what lies beside it in the bucket."""
+        self.refuse_cleanup = False
         self.plan_changes_once = False
         self.clock_skew_seconds = 0
         self.lose_results_of: set[str] = set()
@@ -70,9 +86,9 @@ class World:
         }
         return self.gateway.put(body)
 
-    def fire(self, policy: str, slot: datetime) -> None:
+    def fire(self, policy: str, slot: datetime, verb: str = "backup") -> None:
         """Do what the CronJob controller does at a slot."""
-        cron = self.gateway.objects["CronJob", NAMESPACE, names.child_name(policy, "BackupPolicy", "backup")]
+        cron = self.gateway.objects["CronJob", NAMESPACE, names.child_name(policy, "BackupPolicy", verb)]
         template = cron["spec"]["jobTemplate"]
         owner = {
             "apiVersion": "batch/v1",
@@ -92,6 +108,16 @@ class World:
             self.gateway.put(
                 {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
             )
+
+    def change(self, kind: str, name: str, **spec: Any) -> None:
+        """Change the spec of an object, as a person does; ``None`` takes a field away."""
+        found = self.gateway.objects[kind, NAMESPACE, name]
+        changed = {key: value for key, value in {**found["spec"], **spec}.items() if value is not None}
+        if changed != found["spec"]:
+            version = f"{found['metadata']['resourceVersion']}-changed"
+            generation = found["metadata"]["generation"] + 1
+            found["metadata"] |= {"generation": generation, "resourceVersion": version}
+            found["spec"] = changed
 
     def look(self, kind: str, name: str) -> float | None:
         """Have the operator look at one object."""
@@ -174,12 +200,7 @@ class World:
             nonce=request.nonce, verb=request.verb, verdict="Succeeded", reason="Succeeded", message="done"
         )
         if isinstance(request, ProbeRequest):
-            name = request.storage.name if request.storage else ""
-            if name in self.down:
-                down = {"verdict": "Failed", "reason": "StorageUnavailable", "message": "no answer"}
-                return base.model_copy(update=down), []
-            probed = ProbeResult(storage_id=f"id of {name}", clock_skew_seconds=self.clock_skew_seconds)
-            return base.model_copy(update={"probe": probed}), []
+            return self._probe(request, base), []
         if isinstance(request, BackupRequest):
             return self._back_up(request, job, base)
         if isinstance(request, CatalogRequest):
@@ -199,6 +220,11 @@ class World:
             told = self._tell(request.notifications, request.event, request.reason)
             failed = {"verdict": "Failed", "reason": "NotificationFailed"} if told and told.failed else {}
             return base.model_copy(update={"notification": told, **failed}), []
+        return self._act(request, base)
+
+    def _act(self, request: Request, base: Result) -> tuple[Result, list[str]]:
+        if isinstance(request, CleanupRequest | HoldRequest | DeleteRequest):
+            return self._keep(request, base)
         assert isinstance(request, RestoreRequest)
         return self._restore(request, base)
 
@@ -216,6 +242,75 @@ class World:
         return base.model_copy(
             update={"verdict": "Failed", "reason": reason, "message": "it failed", "notification": told}
         )
+
+    def _probe(self, request: ProbeRequest, base: Result) -> Result:
+        name = request.storage.name if request.storage else ""
+        if name in self.down:
+            down = {"verdict": "Failed", "reason": "StorageUnavailable", "message": "no answer"}
+            return base.model_copy(update=down)
+        probed = ProbeResult(storage_id=f"id of {name}", clock_skew_seconds=self.clock_skew_seconds)
+        return base.model_copy(update={"probe": probed})
+
+    def _keep(
+        self, request: CleanupRequest | HoldRequest | DeleteRequest, base: Result
+    ) -> tuple[Result, list[str]]:
+        if isinstance(request, CleanupRequest):
+            return self._clean_up(request, base)
+        if isinstance(request, HoldRequest):
+            return self._hold(request, base), []
+        return self._delete(request.backup.backup_id, base), []
+
+    def _clean_up(self, request: CleanupRequest, base: Result) -> tuple[Result, list[str]]:
+        """Keep the last ones and what is held; a small retention will do to tell what becomes of an answer."""
+        assert request.retention is not None
+        entries = sorted(self.bucket.values(), key=lambda each: each.backup_id, reverse=True)
+        last = {each.backup_id for each in entries[: max(1, request.retention.keep_last)]}
+        decisions = [self._decide(each.backup_id, each.backup_id in last) for each in entries]
+        going = [each for each in decisions if each.verdict == "Remove"]
+        if self.refuse_cleanup:
+            told = decisions
+            base = base.model_copy(update={"verdict": "Refused", "reason": "TooManyRemovals"})
+        else:
+            told = [*decisions, *(each.model_copy(update={"removed": True}) for each in going)]
+            gone = {each.backup_id for each in going}
+            self.bucket = {name: each for name, each in self.bucket.items() if each.backup_id not in gone}
+            base = base.model_copy(update={"reason": "CleanedUp"})
+        lines = [write_line(request.nonce, "decision", each) for each in told]
+        return base, [*lines, write_line(request.nonce, "end", {"count": len(told)})]
+
+    def _decide(self, backup_id: str, last: bool) -> Decision:
+        mark = self.held.get(backup_id, Mark())
+        reasons = [name for name, kept in (("hold", mark.held), ("last-1", last)) if kept]
+        return Decision(
+            backup_id=backup_id,
+            verdict="Keep" if reasons else "Remove",
+            reasons=tuple(reasons or ["no-rule"]),
+            held=mark.held,
+            expiration_time=mark.expiration_time,
+        )
+
+    def _hold(self, request: HoldRequest, base: Result) -> Result:
+        backup_id = request.backup.backup_id
+        before = self.held.get(backup_id, Mark())
+        mark = Mark(
+            held=before.held if request.held is None else request.held,
+            expiration_time=None
+            if request.never_expires
+            else request.expiration_time or before.expiration_time,
+            anomaly_accepted=request.accept_anomaly or before.anomaly_accepted,
+        )
+        self.held[backup_id] = mark
+        return base.model_copy(update={"mark": mark})
+
+    def _delete(self, backup_id: str, base: Result) -> Result:
+        there = [name for name, each in self.bucket.items() if each.backup_id == backup_id]
+        if not there:
+            return base.model_copy(update={"verdict": "Failed", "reason": "BackupNotFound"})
+        if self.held.get(backup_id, Mark()).held:
+            return base.model_copy(update={"verdict": "Refused", "reason": "BackupHeld"})
+        for name in there:
+            del self.bucket[name]
+        return base.model_copy(update={"reason": "Erased"})
 
     def _back_up(self, request: BackupRequest, job: Object, base: Result) -> tuple[Result, list[str]]:
         if self.failing is not None:

@@ -20,6 +20,8 @@ from avalanche_contract.request import (
     BackupRequest,
     CatalogRequest,
     Credential,
+    DeleteRequest,
+    HoldRequest,
     Place,
     RestoreRequest,
     RestoreTarget,
@@ -29,7 +31,7 @@ from avalanche_contract.request import (
     VerifyRequest,
     Writer,
 )
-from avalanche_contract.result import Entry, Plan, Result
+from avalanche_contract.result import Decision, Entry, Plan, Result
 
 NONCE = "0123456789abcdef"
 NOBODY = Notifications()
@@ -45,6 +47,7 @@ class Reported:
     entries: list[Entry] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     notifications: list[Told] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
 
     def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
         """Remember the phase."""
@@ -62,6 +65,10 @@ class Reported:
     def told(self, told: Told) -> None:
         """Remember who was told of what."""
         self.notifications.append(told)
+
+    def decision(self, decision: Decision) -> None:
+        """Remember a decision."""
+        self.decisions.append(decision)
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,20 @@ class Runner:
         request = CatalogRequest(nonce=NONCE, storage=self.storage, prefixes=(PREFIX,), **more)
         return run(request, self.context())
 
+    def hold(self, backup_id: str, **said: Any) -> Result:
+        """Say something of a backup."""
+        request = HoldRequest(
+            nonce=NONCE, backup=self.named(backup_id), others=self.places[1:], writer=WRITER, **said
+        )
+        return run(request, self.context())
+
+    def delete(self, backup_id: str) -> Result:
+        """Erase a backup."""
+        request = DeleteRequest(
+            nonce=NONCE, backup=self.named(backup_id), others=self.places[1:], writer=WRITER
+        )
+        return run(request, self.context())
+
     def plan(self, result: Result, target: Source, **more: Any) -> Plan:
         """Plan a restore."""
         run(self.request(result, target, mode="Plan", **more), self.context())
@@ -176,7 +197,10 @@ class Runner:
 
     def reference(self, result: Result) -> BackupReference:
         """Name a backup."""
-        backup_id = result.backup_id or ""
+        return self.named(result.backup_id or "")
+
+    def named(self, backup_id: str) -> BackupReference:
+        """Name a backup by its ID."""
         kind: Any = backup_id.partition("_")[0]
         return BackupReference(
             place=self.place, backup_type=kind, backup_id=backup_id, identity=self.identity

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from avalanche_backup.cli.runlock import exclusive
 from tests.integration.conftest import FINGERPRINT
 from tests.integration.keys import key_pair
 from tests.integration.servers import PASSWORD, Postgres
@@ -72,6 +73,64 @@ def test_each_type_is_backed_up_listed_and_verified(project: Project) -> None:
         "encrypted",
         "status",
     } <= listed[0].keys()
+
+
+def test_cleanup_tells_of_each_backup_and_removes_what_no_rule_keeps(project: Project) -> None:
+    (project.folder / "config/backup.yaml").write_text(
+        "backup: {retention: {daily: 1, weekly: 0, monthly: 0, max_delete_percent: 40}}\n"
+    )
+    made = [project.json("database")["backup_id"] for _ in range(4)]
+    while "future-dated" in project.run("cleanup", "--dry-run").stdout:
+        pass  # two runs in one second: the later one is named by the second that follows
+    refused = project.run("cleanup")
+    assert refused.returncode == 21 and "2 of 4 backups (50 %)" in refused.stderr
+    assert len(project.json("list")) == 4
+    told = project.json("cleanup", "--dry-run")
+    assert [(each["backup_id"], each["verdict"]) for each in told] == [
+        (made[0], "Keep"), (made[1], "Remove"), (made[2], "Remove"), (made[3], "Keep"),
+    ]  # fmt: skip
+    assert told[0]["reasons"] == ["daily-1"] and told[3]["reasons"] == ["last-verified"]
+    assert project.run("hold", "--backup-id", made[1]).returncode == 0
+    assert project.run("cleanup").returncode == 0  # one of four
+    assert [each["backup_id"] for each in project.json("list")] == [made[3], made[1], made[0]]
+    project.run("release", "--backup-id", made[1])
+    project.run("expire", "--backup-id", made[0], "--at", "2020-01-01")
+    assert project.run("cleanup", "--force").returncode == 0
+    assert [each["backup_id"] for each in project.json("list")] == [made[3], made[1]]
+    assert project.run("hold", "--backup-id", "database_20200101_000000").returncode == 20
+
+
+def test_a_cleanup_waits_for_no_run_and_touches_nothing_while_one_is_under_way(project: Project) -> None:
+    project.json("database")
+    with exclusive(project.folder / "data/backups"):
+        ended = project.run("cleanup")
+        assert ended.returncode == 19 and "another run is under way" in ended.stderr
+        assert project.run("cleanup", "--dry-run").returncode == 0
+
+
+def test_delete_asks_first_and_erases_what_is_not_held(project: Project) -> None:
+    made = [project.json("database")["backup_id"] for _ in range(2)]
+    said = project.json("hold", "--backup-id", made[0])
+    assert said == {"backup_id": made[0], "held": True, "expiration_time": None, "anomaly_accepted": False}
+    unasked = project.run("delete", "--backup-id", made[0])
+    assert unasked.returncode == 21 and "--force" in unasked.stderr
+    held = project.run("delete", "--backup-id", made[0], "--force")
+    assert held.returncode == 21 and "release it first" in held.stderr
+    assert project.json("release", "--backup-id", made[0])["held"] is False
+    erased = project.json("delete", "--backup-id", made[0], "--force")
+    assert erased == {"backup_id": made[0], "verdict": "Remove", "reasons": ["delete-requested"]}
+    assert [each["backup_id"] for each in project.json("list")] == [made[1]]
+    assert project.run("delete", "--backup-id", made[0], "--force").returncode == 20
+
+
+def test_what_is_said_of_a_backup_is_given_to_programs(project: Project) -> None:
+    made = project.json("database")["backup_id"]
+    until = project.json("expire", "--backup-id", made, "--at", "2030-01-31")
+    assert until["expiration_time"] == "2030-01-31T00:00:00Z"
+    assert project.json("accept-anomaly", "--backup-id", made)["anomaly_accepted"] is True
+    never = project.json("expire", "--backup-id", made, "--never")
+    assert never["expiration_time"] is None and never["anomaly_accepted"] is True
+    assert project.run("expire", "--backup-id", made).returncode == 2
 
 
 def test_a_damaged_backup_is_exit_code_15(project: Project) -> None:

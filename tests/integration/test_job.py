@@ -12,17 +12,9 @@ import pytest
 
 from avalanche_contract import names
 from avalanche_contract.log import read_log
-from avalanche_contract.request import (
-    BackupRequest,
-    DirectoryStorage,
-    FilesSource,
-    Place,
-    Request,
-    Run,
-    dump_request,
-    request_sha256,
-)
+from avalanche_contract.request import BackupRequest, DirectoryStorage, FilesSource, Place, Request, Run
 from avalanche_contract.result import Result, parse_result
+from avalanche_contract.wire import dump_request, request_sha256
 
 NONCE = "0123456789abcdef"
 

@@ -27,9 +27,9 @@ from avalanche_contract.request import (
     FilesSource,
     NotifyRequest,
     Request,
-    dump_request,
 )
 from avalanche_contract.result import Result, parse_result
+from avalanche_contract.wire import dump_request
 from tests.integration import mail
 from tests.integration.mail import ENV_PASSWORD, PASSWORD, Mail
 from tests.integration.runs import NONCE, PREFIX, WRITER, Runner

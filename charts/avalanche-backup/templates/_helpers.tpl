@@ -21,13 +21,13 @@ app.kubernetes.io/component: control-plane
   verbs: [get, list, watch]
 - apiGroups: [avalanche.io]
   resources: [backups]
-  verbs: [get, list, watch, create]
+  verbs: [get, list, watch, create, delete] # delete: of failed runs that are too many, of what retention removed
 - apiGroups: [avalanche.io]
   resources: [backupstorages/status, backuppolicies/status, backups/status, restorerequests/status]
   verbs: [patch]
 - apiGroups: [batch]
   resources: [cronjobs]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete] # delete: of a policy's cleanup, when its retention is taken away
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]

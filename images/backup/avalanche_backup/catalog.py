@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from avalanche_backup import layout
@@ -24,7 +24,7 @@ from avalanche_backup.errors import (
 )
 from avalanche_backup.metadata import BackupMetadata, MetadataInvalid, read_metadata, write_metadata
 from avalanche_backup.storage.base import Store
-from avalanche_contract.base import format_time
+from avalanche_contract.base import format_time, parse_time
 from avalanche_contract.names import BACKUP_TYPES, BackupType, backup_id
 from avalanche_contract.request import Writer
 from avalanche_contract.result import Artifact, Entry, VerificationStatus
@@ -68,19 +68,32 @@ def read_document(store: Store, key: str) -> bytes:
 
 
 def read_json(store: Store, key: str) -> dict[str, Any] | None:
-    """Read a small JSON object; ``None`` where there is none, or nothing that reads as one."""
+    """Read a small JSON object; ``None`` where there is none, an empty one where it cannot be read."""
     try:
         found = json.loads(read_document(store, key))
-    except (ObjectMissing, ValueError, RecursionError):
+    except ObjectMissing:
         return None
-    return found if isinstance(found, dict) else None
+    except (ValueError, RecursionError):
+        return {}
+    except StorageInvalid as failure:
+        if (
+            failure.reason != "DocumentInvalid"
+        ):  # too large; whatever else it is, it is not the document's fault
+            raise
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def commit(store: Store, prefix: str, metadata: BackupMetadata) -> None:
     """Make a backup exist. A lost answer is no failure: what lies there afterwards decides.
 
     :raises ObjectExists: another run committed under this ID.
+    :raises StorageUnavailable: what the metadata names is no longer there.
     """
+    for name in (each.file for each in metadata.artifacts):
+        # A run may take longer than the day after which a cleanup takes objects without metadata for left over.
+        if store.head(f"{layout.folder(prefix, metadata.backup_type)}{name}") is None:
+            raise StorageUnavailable(f"{name} was removed by somebody while the run was under way")
     put_once(store, layout.metadata_key(prefix, metadata.backup_id), write_metadata(metadata))
 
 
@@ -131,8 +144,8 @@ def read_one(store: Store, key: str) -> Found | Damaged | None:
         if error.reason != "DocumentInvalid":  # the storage itself: nothing is known of the document
             raise
         return Damaged(key, str(error))
-    if metadata.backup_id != named:
-        return Damaged(key, f"it names {metadata.backup_id}")
+    if (metadata.backup_id, metadata.backup_type) != (named, layout.type_of(named)):
+        return Damaged(key, f"it names {metadata.backup_type} backup {metadata.backup_id[:64]}")
     return Found(prefix, metadata, read_json(store, layout.verification_key(prefix, named)))
 
 
@@ -233,13 +246,8 @@ def _check_owner(store: Store, prefix: str, wanted: dict[str, Any], *, claim: bo
 
 def _read_owner(store: Store, key: str) -> dict[str, Any] | None:
     """Give who owns a folder; one whose document cannot be read is somebody's, and not known to be ours."""
-    try:
-        owner = json.loads(read_document(store, key))  # asked once: another attempt may write it meanwhile
-    except ObjectMissing:
-        return None
-    except (ValueError, RecursionError):
-        owner = None
-    if not isinstance(owner, dict):
+    owner = read_json(store, key)
+    if owner == {}:
         raise StorageInvalid(
             f"{store.locate(key)} cannot be read, and says whose this folder is: restore it, or delete it if it is yours",
             reason="OwnerUnknown",
@@ -253,6 +261,14 @@ def write_verification(
     """Write the last verdict on a backup beside it."""
     document = {"backup_id": named, "status": status, "message": message, "verified_time": format_time(now)}
     store.put(layout.verification_key(prefix, named), json.dumps(document, indent=2).encode(), overwrite=True)
+
+
+def verification_of(found: Found) -> VerificationStatus:
+    """Give the last verdict on a backup: without a later one that of its commit, which read it back and decoded it."""
+    if found.verification is None:
+        return "Verified"
+    told = found.verification.get("status")
+    return next((known for known in get_args(VerificationStatus) if known == told), "NotVerified")
 
 
 def entry(store: Store, found: Found) -> Entry:
@@ -293,26 +309,13 @@ def entry(store: Store, found: Found) -> Entry:
             if each.role == "data"
         ),
         warnings=tuple(metadata.warnings[:10]),
-        # Without a later verdict: every committed backup was read back and decoded before its commit.
-        verification=_status(verdict),
-        verified_time=_moment(verdict.get("verified_time")) or metadata.completion_time,
+        verification=verification_of(found),
+        verified_time=parse_time(verdict.get("verified_time")) or metadata.completion_time,
     )
-
-
-def _status(verdict: dict[str, Any]) -> VerificationStatus:
-    told = verdict.get("status", "Verified")
-    return next((known for known in get_args(VerificationStatus) if known == told), "NotVerified")
 
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
-
-
-def _moment(text: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(text)).astimezone(UTC) if text else None
-    except ValueError:
-        return None
 
 
 def _holds(store: Store, key: str, document: bytes) -> bool:

@@ -19,6 +19,7 @@
     ├── RestoreFailed           the target is marked
     ├── TargetLocked            the target is being restored: nothing was done
     ├── RunUnderWay             another run of the command line is under way: nothing was done
+    ├── RemovalRefused          too much at once, held, needed, not confirmed: nothing was removed
     └── NotificationFailed      somebody could not be told
 
 Domain code raises these and nothing else on purpose; the edges (:mod:`job`, :mod:`cli`) map them.
@@ -171,6 +172,13 @@ class TargetLocked(Failure):
 
     exit_code = ExitCode.SKIPPED
     default_reason = "TargetBeingRestored"
+
+
+class RemovalRefused(Failure):
+    """Nothing was removed: too much would go at once, the backup is held or needed, or nobody confirmed."""
+
+    exit_code = ExitCode.REMOVAL_REFUSED
+    default_reason = "TooManyRemovals"
 
 
 class RunUnderWay(Failure):

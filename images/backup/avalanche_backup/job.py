@@ -19,6 +19,7 @@ import structlog
 
 from avalanche_backup.errors import (
     Failure,
+    RemovalRefused,
     RestoreRefused,
     TargetLocked,
     Terminated,
@@ -31,8 +32,9 @@ from avalanche_contract import names
 from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.log import Progress, write_line
 from avalanche_contract.notification import Told
-from avalanche_contract.request import Request, RequestInvalid, parse_request
-from avalanche_contract.result import Entry, Plan, Result, Verdict, dump_result
+from avalanche_contract.request import Request
+from avalanche_contract.result import Decision, Entry, Plan, Result, Verdict, dump_result
+from avalanche_contract.wire import RequestInvalid, parse_request
 
 ENV_TERMINATION_LOG = "AVALANCHE_TERMINATION_LOG"
 PROGRESS_SECONDS = 5.0
@@ -71,6 +73,11 @@ class LogReport:
         self.notification = told
         for channel, why in told.failed.items():
             structlog.get_logger().warning("nobody was told", channel=channel, occasion=told.event, why=why)
+
+    def decision(self, decision: Decision) -> None:
+        """Write what retention says of one backup."""
+        self._count += 1
+        self._write(write_line(self._nonce, "decision", decision))
 
     def end(self) -> None:
         """Write the closing line, which counts the lines of the answer."""
@@ -173,7 +180,7 @@ def _failed(request: Request | None, error: BaseException) -> Result:
     verdict: Verdict = "Failed"
     if isinstance(error, TargetLocked):
         verdict = "Skipped"
-    elif isinstance(error, RestoreRefused):
+    elif isinstance(error, RestoreRefused | RemovalRefused):
         verdict = "Refused"
     return Result(
         nonce=request.nonce if request else "",

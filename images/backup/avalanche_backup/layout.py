@@ -6,7 +6,7 @@
     database/database_20241122_020000.sql.gz            one artifact of a single source
     full/full_20241101_040000_<source>.sql.gz           one of several
     …/…_metadata.json                                   the commit
-    …/…_verification.json  …_hold.json  …_attempt.json  beside it
+    …/…_verification.json  …_hold.json  …_tombstone.json  …_attempt.json  beside it
     …/…_restoring_<12 hex>.json                         for each restore that keeps it
     restore-lock.json                                   of the last restore of a target of this policy
 """
@@ -24,6 +24,11 @@ OWNER_FILE = "owner.json"
 LOCK_FILE = "restore-lock.json"
 _METADATA = "_metadata.json"
 _ATTEMPT = "_attempt.json"
+_TOMBSTONE = "_tombstone.json"
+_RESTORING = "_restoring_"
+_OBJECT_KEY = re.compile(
+    r"^(?:.*/)?(?P<folder>database|files|full)/(?P<id>[a-z]+_\d{8}_\d{6})(?P<rest>[._][^/]*)$"
+)
 _METADATA_KEY = re.compile(
     r"^(?P<prefix>.*/)?(?P<folder>database|files|full)/(?P<id>[a-z]+_\d{8}_\d{6})_metadata\.json$"
 )
@@ -57,12 +62,33 @@ def restoring_key(prefix: str, backup_id: str, holder: str) -> str:
 
 def restoring_keys(prefix: str, backup_id: str) -> str:
     """Give how the keys of all documents begin that keep a backup for restores."""
-    return _beside(prefix, backup_id, "_restoring_")
+    return _beside(prefix, backup_id, _RESTORING)
 
 
 def tombstone_key(prefix: str, backup_id: str) -> str:
     """Give the key of the document that says that a backup is being removed."""
-    return _beside(prefix, backup_id, "_tombstone.json")
+    return _beside(prefix, backup_id, _TOMBSTONE)
+
+
+def split_object_key(key: str) -> tuple[str, str] | None:
+    """Give (backup ID, rest of the name) of any object of a backup, or ``None`` for what is not ours."""
+    found = _OBJECT_KEY.match(key)
+    if found is None:
+        return None
+    try:
+        return (found["id"], found["rest"]) if type_of(found["id"]) == found["folder"] else None
+    except ValueError:
+        return None
+
+
+def is_tombstone(rest: str) -> bool:
+    """Say whether the rest of an object's name is that of a tombstone."""
+    return rest == _TOMBSTONE
+
+
+def is_restoring(rest: str) -> bool:
+    """Say whether the rest of an object's name is that of what keeps a backup for a restore."""
+    return rest.startswith(_RESTORING)
 
 
 def attempt_key(prefix: str, backup_id: str) -> str:
@@ -100,6 +126,10 @@ def folders(prefix: str) -> tuple[str, ...]:
     return tuple(folder(prefix, backup_type) for backup_type in BACKUP_TYPES)
 
 
+def type_of(backup_id: str) -> BackupType:
+    """Give the type that an ID names."""
+    return parse_backup_id(backup_id)[0]
+
+
 def _beside(prefix: str, backup_id: str, ending: str) -> str:
-    backup_type, _ = parse_backup_id(backup_id)
-    return f"{folder(prefix, backup_type)}{backup_id}{ending}"
+    return f"{folder(prefix, type_of(backup_id))}{backup_id}{ending}"

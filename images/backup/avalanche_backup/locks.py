@@ -27,7 +27,7 @@ from avalanche_backup.errors import (
     TargetLocked,
 )
 from avalanche_backup.storage.base import Store
-from avalanche_contract.base import format_time
+from avalanche_contract.base import format_time, parse_time
 
 LIFE = timedelta(minutes=2)
 """How long a lock holds without being renewed."""
@@ -50,10 +50,7 @@ def read_lock(store: Store, prefix: str) -> Lock | None:
     document = read_json(store, f"{prefix}{layout.LOCK_FILE}")
     if document is None:
         return None
-    try:
-        expires = datetime.fromisoformat(str(document.get("expires"))).astimezone(UTC)
-    except ValueError:
-        expires = _NEVER
+    expires = parse_time(document.get("expires")) or _NEVER
     return Lock(str(document.get("holder", "")), expires, str(document.get("released", "")))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ from avalanche_contract.names import BackupType
 
 FORMAT_VERSION = "1.1"
 """1.1 added ``recipients``. Readers of one major version read all of it."""
+Bytes = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Document(BaseModel):
@@ -35,9 +36,9 @@ class ArtifactMetadata(_Document):
     format: str = ""
     """``Plain``, ``Custom``, ``Directory``; empty where there is one only."""
     compression: Literal["Gzip", "Zstd", "None"]
-    size_bytes: int
+    size_bytes: Bytes
     sha256: str
-    source_bytes: int
+    source_bytes: Bytes
     """Length of the uncompressed stream."""
     source_sha256: str
     recipients: list[str] = Field(default_factory=list)
@@ -75,8 +76,8 @@ class BackupMetadata(_Document):
     """The moment of the data: of the earliest of its artifacts."""
     status: Literal["succeeded", "suspect"] = "succeeded"
     error_message: str | None = None
-    size_bytes: int
-    source_bytes: int
+    size_bytes: Bytes
+    source_bytes: Bytes
     checksum: str
     """``sha256:<hex>`` of the stored bytes; of the sorted ``sha256sum`` list where there are several (indexes and globals aside)."""
     compressed: bool
@@ -119,8 +120,9 @@ def read_metadata(data: bytes) -> BackupMetadata:
     """
     try:
         document = json.loads(data)
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair could never be shown
     except (ValueError, RecursionError) as error:
-        raise MetadataInvalid(f"not JSON: {error}") from None
+        raise MetadataInvalid(f"not JSON: {str(error)[:200]}") from None
     version = str(document.get("format_version", "")) if isinstance(document, dict) else ""
     if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise MetadataInvalid(f"format version {version or 'missing'}; this release reads {FORMAT_VERSION}")

@@ -15,6 +15,7 @@ from avalanche_operator.api.common import (
     Text,
     rule,
     rules,
+    unchanged,
 )
 from avalanche_operator.api.notification import NotificationStatus
 
@@ -38,7 +39,15 @@ class BackupSpec(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("self == oldSelf", "a Backup is one run: its spec cannot change; create another Backup"),
+            rule(
+                unchanged("policyRef", "origin", "job", "runIdentity"),
+                "a Backup is one run: its spec cannot change, but for hold, expirationTime, acceptAnomaly and"
+                " deleteRequested; create another Backup",
+            ),
+            rule(
+                "!(has(self.hold) && self.hold && has(self.deleteRequested) && self.deleteRequested)",
+                "a Backup that is held is not erased: set hold to false first",
+            ),
             rule(
                 "self.origin == 'Scheduled' ? has(self.job) && has(self.runIdentity) : !has(self.job) && !has(self.runIdentity)",
                 "people give policyRef alone: job and runIdentity are the operator's, for runs of a schedule",
@@ -54,6 +63,14 @@ class BackupSpec(ApiModel):
     """The Job of a scheduled run. Written by the operator."""
     run_identity: Annotated[str, Field(max_length=256)] | None = None
     """What makes attempts of the same run one backup. Written by the operator."""
+    hold: bool | None = None
+    """Keep it, whatever retention says. May change; left out, what lies in storage holds."""
+    expiration_time: Moment | None = None
+    """Keep it until then, and remove it afterwards. May change."""
+    accept_anomaly: bool | None = None
+    """A Suspect backup is right as it is: it counts again. May change."""
+    delete_requested: bool | None = None
+    """Erase its data. Without it, deleting the object deletes no data. May change."""
 
 
 class Progress(ApiModel):
@@ -119,6 +136,43 @@ class Lookup(ApiModel):
     """When the last one ended without an answer."""
 
 
+class Said(ApiModel):
+    """What of the spec was written beside the metadata."""
+
+    hold: bool | None = None
+    """As in the spec."""
+    expiration_time: Moment | None = None
+    """As in the spec."""
+    accept_anomaly: bool | None = None
+    """As in the spec."""
+    time: Moment | None = None
+    """When that was recorded."""
+
+
+class Removal(ApiModel):
+    """Why the data is no longer in storage."""
+
+    reason: Literal["Expired", "Erased", "NotFound"]
+    """`Expired`: retention removed it. `Erased`: it was asked for. `NotFound`: a cleanup did not find it any more."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """What happened, in a sentence for people."""
+    time: Moment | None = None
+    """When that was recorded."""
+
+
+class Refusal(ApiModel):
+    """Why a change of the spec was not carried out."""
+
+    generation: Annotated[int, Field(ge=0)]
+    """The generation of the spec that asked for it."""
+    reason: Annotated[str, Field(min_length=1, max_length=128)]
+    """Why, in one CamelCase word for programs."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """Why, in a sentence for people."""
+    passing: bool = False
+    """Whether it is tried again."""
+
+
 class BackupStatus(ApiModel):
     """What became of the run."""
 
@@ -127,7 +181,7 @@ class BackupStatus(ApiModel):
     phase: Phase | None = None
     """Only `Succeeded` is a backup that was written, read back and found whole."""
     conditions: Conditions = ()
-    """`Ready` is True exactly when the phase is `Succeeded`. `CopiesComplete`: of several destinations, each holds a copy."""
+    """`Ready`: the run left a good backup. `Available`: its data is in storage. `CopiesComplete`: of several destinations, each holds a copy. `ChangeApplied`: what the spec asks for was done."""
     job: Name | None = None
     """The Job of a manual run, once there was one."""
     lookup: Lookup | None = None
@@ -173,6 +227,20 @@ class BackupStatus(ApiModel):
     """What a person should know, and what did not stop the run."""
     verification: Verification | None = None
     """The last verdict on the stored bytes."""
+    kept_by: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(max_length=32)] | None = None
+    """Why the last cleanup kept it: `daily-3`, `monthly-7`, `last-verified`, `manual`, `hold`."""
+    held: bool | None = None
+    """Whether a hold lies beside it in storage."""
+    expiration_time: Moment | None = None
+    """Until when it stays, as it lies beside it in storage."""
+    anomaly_accepted: bool | None = None
+    """Whether it counts although it looked wrong."""
+    said: Said | None = None
+    """What of the spec was written beside it in storage."""
+    refusal: Refusal | None = None
+    """Why what the spec asks for was not done."""
+    removal: Removal | None = None
+    """Why its data is no longer in storage."""
     failure_reason: Annotated[str, Field(max_length=128)] | None = None
     """Why there is no good backup, in one CamelCase word for programs."""
     message: Annotated[str, Field(max_length=4096)] | None = None

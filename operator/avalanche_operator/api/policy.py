@@ -22,6 +22,8 @@ from avalanche_operator.api.common import (
 )
 from avalanche_operator.api.notification import Notifications, NotificationStatus
 from avalanche_operator.api.pod import Group, PodTemplate
+from avalanche_operator.api.retention import CleanupStatus, PolicyRetention
+from avalanche_operator.api.schedule import Schedule
 from avalanche_operator.api.source import PolicySource
 
 
@@ -85,27 +87,6 @@ class PolicyEncryption(ApiModel):
     """A Secret with what opens backups again: mounted into the pods of restores, never into those of backups. It need not exist before there is one."""
 
 
-Schedule = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=128,
-        json_schema_extra=rules(
-            rule(
-                "self.startsWith('@') ? self in ['@hourly', '@daily', '@midnight', '@weekly', '@monthly', '@yearly', '@annually']"
-                " : self.split(' ').filter(field, field != '').size() == 5",
-                "a schedule has five fields (minute hour day month weekday), or is one of @hourly, @daily, @weekly, @monthly, @yearly",
-            ),
-            rule(
-                "self.startsWith('@') || self.split(' ').filter(field, field != '').size() != 5"
-                " || !self.split(' ').filter(field, field != '')[4].matches('(^|[,-])7')",
-                "weekday 7 is not known here: Sunday is 0",
-            ),
-        ),
-    ),
-]
-
-
 class BackupPolicySpec(ApiModel):
     """What a person declares."""
 
@@ -146,7 +127,7 @@ class BackupPolicySpec(ApiModel):
     """Spread policies of one schedule: each has a later minute of its own, at most this much later, in the same hour.
     What it comes to stands in `status.schedule`."""
     suspend: bool = False
-    """Start no scheduled runs; Backups made by hand run all the same."""
+    """Start no scheduled runs and no cleanups; Backups made by hand run all the same."""
     starting_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
     """How late a run may still start, after the cluster was away."""
     concurrency_policy: Literal["Forbid", "Allow"] = "Forbid"
@@ -159,6 +140,8 @@ class BackupPolicySpec(ApiModel):
     """How many Jobs of good runs stay, with their logs, once their Backups tell what they came to."""
     failed_jobs_history_limit: Annotated[int, Field(ge=1, le=100)] = 5
     """How many Jobs of failed and skipped runs stay, with their logs, once their Backups tell what they came to."""
+    failed_backups_history_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """How many Backups of failed scheduled runs stay, and how many of skipped ones."""
     destinations: Annotated[
         tuple[Destination, ...],
         Field(
@@ -175,6 +158,8 @@ class BackupPolicySpec(ApiModel):
     """Where the backup goes: one pass over the sources feeds all of them. A restore reads from the first that is Ready."""
     min_copies: Annotated[int, Field(ge=1, le=8)] | None = None
     """How many destinations must hold the backup for a run to succeed; left out, all of them."""
+    retention: PolicyRetention | None = None
+    """Which backups stay. Left out, everything is kept and nothing is cleaned up."""
     compression: PolicyCompression = PolicyCompression()
     """How it is compressed."""
     encryption: PolicyEncryption | None = None
@@ -220,7 +205,7 @@ class BackupPolicyStatus(ApiModel):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
-    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `Paused`: a restore works on the sources."""
+    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `RetentionApplied`: what the last cleanup came to. `Paused`: a restore works on the sources."""
     schedule: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="The schedule with every H and jitterSeconds resolved."
     )
@@ -244,7 +229,11 @@ class BackupPolicyStatus(ApiModel):
     """What became of telling that slots were missed."""
     consecutive_failures: Annotated[int, Field(ge=0)] = 0
     """Failed runs since the last good one."""
+    last_failed_time: Moment | None = None
+    """When the last of those ended."""
     backup_count: Annotated[int, Field(ge=0)] = 0
-    """How many of its Backups in this cluster succeeded."""
+    """How many of its Backups in this cluster are good and still in storage."""
     size_bytes: Annotated[int, Field(ge=0)] = 0
     """What those hold in storage, together."""
+    last_cleanup: CleanupStatus | None = None
+    """The last cleanup that was recorded."""

@@ -108,6 +108,10 @@ class BackupStorageSpec(ApiModel):
             ),
             rule("!has(self.claim) || !has(self.serviceAccountName)", "a claim needs no serviceAccountName"),
             rule(
+                "!has(self.claim) || !has(self.pruneCredentialsSecretRef)",
+                "a claim needs no pruneCredentialsSecretRef",
+            ),
+            rule(
                 "!has(self.credentialsSecretRef) || !has(self.serviceAccountName)",
                 "a storage has keys in credentialsSecretRef or an identity in serviceAccountName, not both",
             ),
@@ -152,6 +156,11 @@ class BackupStorageSpec(ApiModel):
             "Required: a store that overwrites what a create-only write must leave alone is not used. "
             "SingleWriterAccepted: it is, and you promise that nobody else ever writes there."
         ),
+    )
+    prune_credentials_secret_ref: LocalReference | None = Field(
+        default=None,
+        description="Another Secret of the same keys, for cleanups and erasures alone: then the key that writes backups"
+        " need not be allowed to delete.",
     )
     access_mode: Literal["ReadWrite", "ReadOnly"] = Field(
         default="ReadWrite", description="ReadOnly: backups are read and restored from here, never written."

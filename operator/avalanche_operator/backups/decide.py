@@ -171,6 +171,8 @@ def condition(status: BackupStatus) -> Verdict:
     message = status.message or ""
     if status.phase == "Succeeded":
         return Verdict("Ready", "True", "Succeeded", f"{status.backup_id} was written and read back")
+    if status.phase == "Suspect" and status.anomaly_accepted:
+        return Verdict("Ready", "True", "AnomalyAccepted", f"{status.backup_id} counts as it is")
     if status.phase in ("Failed", "Suspect", "Skipped"):
         return Verdict("Ready", "False", status.failure_reason or status.phase, message)
     return Verdict("Ready", "Unknown", status.phase or "Pending", message)

@@ -10,15 +10,13 @@ from avalanche_operator.backups import lookup, telling
 from avalanche_operator.backups.asking import ask_storages
 from avalanche_operator.backups.decide import (
     again_seconds,
-    condition,
-    copies_complete,
     ended,
     is_lost,
     under_way,
 )
 from avalanche_operator.backups.runs import Watched, read_run
-from avalanche_operator.kube.conditions import merge_conditions, ready
-from avalanche_operator.kube.events import changed, write_status
+from avalanche_operator.backups.write import write_status
+from avalanche_operator.keeping.backup import look_at_kept
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.notifications.run import let_go
 from avalanche_operator.settings import Surroundings
@@ -42,7 +40,7 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     if after.phase in TERMINAL:
         notification = await telling.owed(found, after, told, around)
         after = after.model_copy(update={"notification": notification})
-    await _write(watched, after)
+    await write_status(found, after, around)
     if after.phase in TERMINAL:
         return 0.0
     now = around.now()
@@ -53,11 +51,14 @@ async def _after_the_end(watched: Watched) -> float | None:
     """Tell what is still to be told, once, and let the Jobs go."""
     notification = await telling.tell(watched.found, watched.status, watched.around)
     if notification != watched.status.notification:
-        await _write(watched, watched.status.model_copy(update={"notification": notification}))
+        changed = watched.status.model_copy(update={"notification": notification})
+        await write_status(watched.found, changed, watched.around)
+        return 0.0
     await _let_go(watched)
     await let_go(watched.namespace, watched.status.notification, watched.around.gateway)
+    again = await look_at_kept(watched.found, watched.around)
     pending = notification is not None and notification.state == "Pending"
-    return NOTIFYING_SECONDS if pending else None
+    return min(NOTIFYING_SECONDS, again or NOTIFYING_SECONDS) if pending else again
 
 
 async def _look(watched: Watched) -> tuple[BackupStatus, Notified | None]:
@@ -70,21 +71,6 @@ async def _look(watched: Watched) -> tuple[BackupStatus, Notified | None]:
     if told.outcome.state == "Ended":
         return ended(status, told), notified
     return under_way(status, told, watched.found, watched.around.now()), notified
-
-
-async def _write(watched: Watched, after: BackupStatus) -> None:
-    found, around = watched.found, watched.around
-    generation = found["metadata"]["generation"]
-    before = (found.get("status") or {}).get("conditions") or ()
-    verdict = condition(after)
-    complete = copies_complete(after)
-    verdicts = (*ready(verdict, stalled=after.phase in TERMINAL), *((complete,) if complete else ()))
-    document = after.model_copy(update={"observed_generation": generation, "conditions": ()}).model_dump(
-        mode="json", by_alias=True, exclude_none=True
-    )
-    document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=around.now())
-    news = changed(before, verdicts, "Ready") if after.phase in TERMINAL else None
-    await write_status(around.gateway, found, document, news=news, now=around.now())
 
 
 async def _let_go(watched: Watched) -> None:

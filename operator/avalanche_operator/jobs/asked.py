@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from avalanche_contract.names import CONTAINER, ENV_REQUEST, ENV_REQUEST_SHA256
-from avalanche_contract.request import (
-    BackupRequest,
-    Request,
-    RequestInvalid,
-    parse_request,
-    unescape_environment,
-)
+from avalanche_contract.request import BackupRequest, Request
+from avalanche_contract.wire import RequestInvalid, parse_request, unescape_environment
 
 Object = dict[str, Any]
 

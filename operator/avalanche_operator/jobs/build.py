@@ -9,7 +9,8 @@ from typing import Any
 
 from avalanche_contract import names
 from avalanche_contract.exitcodes import PERMANENT
-from avalanche_contract.request import Request, dump_request, escape_environment, request_sha256
+from avalanche_contract.request import Request
+from avalanche_contract.wire import dump_request, escape_environment, request_sha256
 from avalanche_operator.api.common import ApiModel
 from avalanche_operator.api.pod import PodTemplate
 from avalanche_operator.api.scratch import Scratch

@@ -58,6 +58,12 @@ def is_finished(job: Object) -> bool:
     return _finished(job) is not None
 
 
+def ended_time(job: Object) -> datetime | None:
+    """Give the moment at which a Job ended, well or not."""
+    condition = _finished(job)
+    return _time(condition.get("lastTransitionTime")) if condition is not None else None
+
+
 def controlled_by(found: Object, uid: str) -> bool:
     """Say whether an object's controller is the one of this UID."""
     references = found["metadata"].get("ownerReferences") or ()

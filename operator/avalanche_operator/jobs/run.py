@@ -33,9 +33,15 @@ async def look(gateway: Gateway, owner: Object, name: str, nonce: str, *, owned:
 
 async def look_at(gateway: Gateway, job: Object, nonce: str) -> Outcome:
     """Say where a Job stands."""
+    return observe(job, await pods_of(gateway, job), nonce)
+
+
+async def pods_of(gateway: Gateway, job: Object) -> list[Object]:
+    """Give the pods that are the Job's, the first one first."""
     meta = job["metadata"]
-    pods = await gateway.list("Pod", meta["namespace"], {"batch.kubernetes.io/job-name": meta["name"]})
-    return observe(job, pods, nonce)
+    found = await gateway.list("Pod", meta["namespace"], {"batch.kubernetes.io/job-name": meta["name"]})
+    own = (pod for pod in found if controlled_by(pod, meta["uid"]))
+    return sorted(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""))
 
 
 async def read_answer(

@@ -26,6 +26,13 @@ def changed(before: Iterable[dict[str, Any]], verdicts: Iterable[Verdict], kind:
     return verdict
 
 
+def news(before: Iterable[dict[str, Any]], verdicts: Iterable[Verdict], *kinds: str) -> Verdict | None:
+    """Give the first of some conditions that is new and worth an event: the first kind, or another that is False."""
+    known, said = tuple(before), tuple(verdicts)
+    told = (changed(known, said, kind) for kind in kinds)
+    return next((each for each in told if each and (each.type == kinds[0] or each.status == "False")), None)
+
+
 def event(about: Object, *, reason: str, message: str, warning: bool, now: datetime) -> Object:
     """Give an Event about an object: the same one for the same version of it."""
     meta = about["metadata"]

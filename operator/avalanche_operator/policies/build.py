@@ -156,15 +156,19 @@ def manual_run(backup: Object) -> Run:
 
 def cron_job(applied: Applied, schedule: str) -> Object:
     """Give the CronJob of a policy: complete in itself, it fires while the operator is away."""
+    name = cron_job_name(applied.policy)
+    return cron_job_of(applied, backup_job(applied, applied.policy, name, Run(cron_job=name)), schedule)
+
+
+def cron_job_of(applied: Applied, plan: JobPlan, schedule: str) -> Object:
+    """Give a CronJob of a policy for one Job of it."""
     policy, spec = applied.policy, applied.spec
-    name = cron_job_name(policy)
-    plan = backup_job(applied, policy, name, Run(cron_job=name))
     metadata = {"labels": labels(plan), "annotations": {names.ANNOTATION_OWNER: policy["metadata"]["name"]}}
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
         "metadata": {
-            "name": name,
+            "name": plan.name,
             "namespace": applied.namespace,
             **metadata,
             "ownerReferences": [owner_reference(policy)],

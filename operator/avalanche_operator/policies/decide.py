@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from avalanche_contract.base import format_time
 from avalanche_operator.api.backup import TERMINAL
+from avalanche_operator.api.policy import BackupPolicyStatus
 from avalanche_operator.jobs.build import pinned_nodes
+from avalanche_operator.keeping.decide import forgotten_phase
 from avalanche_operator.kube.conditions import Verdict, find_condition
 
 Object = dict[str, Any]
@@ -27,6 +30,8 @@ class Runs:
     last_successful: str | None
     failures: int
     """Since the last success."""
+    last_failed: str | None
+    """When the last of them ended."""
     verdict: Verdict | None
     """LastRunSucceeded; ``None`` before the first run ended."""
 
@@ -64,7 +69,10 @@ class Tally:
         self._succeeded = self._size_bytes = 0
         self._last_successful = ""
         self._good: _Order = ("", "")
-        self._bad: list[_Order] = []
+        self._bad: list[tuple[_Order, str]] = []
+        """When each that is no good backup began, and when it ended."""
+        self.failed: list[Object] = []
+        """The Backups of failed and skipped scheduled runs; there are few, because those beyond a limit are deleted."""
         self._newest: tuple[_Order, Verdict] | None = None
         self.last_slot: datetime | None = None
         """The newest slot that a scheduled Backup is of."""
@@ -76,6 +84,8 @@ class Tally:
         if uid in self._jobs:
             self.phases[uid] = phase
         self.last_slot = max((each for each in (self.last_slot, _slot(backup)) if each), default=None)
+        if phase in ("Failed", "Skipped") and backup["spec"].get("origin") == "Scheduled":
+            self.failed.append(backup)
         if phase not in ("Succeeded", "Suspect", "Failed"):
             return
         order = (
@@ -84,22 +94,27 @@ class Tally:
         )
         if self._newest is None or order > self._newest[0]:
             self._newest = (order, _last_run(backup))
-        if phase != "Succeeded":
-            self._bad.append(order)
+        if not _is_good(backup):
+            end = str(status.get("completionTime") or backup["metadata"]["creationTimestamp"])
+            self._bad.append((order, end))
             return
         self._good = max(self._good, order)
-        self._succeeded += 1
-        self._size_bytes += status.get("sizeBytes", 0)
+        if not status.get("removal"):
+            self._succeeded += 1
+            self._size_bytes += status.get("sizeBytes", 0)
         self._last_successful = max(self._last_successful, status.get("completionTime", ""))
 
-    @property
-    def runs(self) -> Runs:
-        """Say what they came to."""
+    def runs(self, before: BackupPolicyStatus | None = None) -> Runs:
+        """Say what they came to; ``before`` is what was recorded when Backups were there that are deleted now."""
+        ends = [end for order, end in self._bad if order > self._good]
+        failures, last_failed = _failures(ends, self._last_successful, before)
+        recorded = before.last_successful_time if before is not None else None
         return Runs(
             succeeded=self._succeeded,
             size_bytes=self._size_bytes,
-            last_successful=self._last_successful or None,
-            failures=sum(each > self._good for each in self._bad),
+            last_successful=self._last_successful or (format_time(recorded) if recorded else None),
+            failures=failures,
+            last_failed=last_failed,
             verdict=self._newest[1] if self._newest else None,
         )
 
@@ -111,12 +126,24 @@ def _slot(backup: Object) -> datetime | None:
     return datetime.fromtimestamp(int(minutes) * 60, UTC) if scheduled else None
 
 
+def _failures(
+    ends: list[str], last_successful: str, before: BackupPolicyStatus | None
+) -> tuple[int, str | None]:
+    """Count the failures since the last success, those included whose Backups were deleted as too many."""
+    newest = max(ends, default="")
+    known = before.last_failed_time if before is not None else None
+    if before is None or known is None or last_successful > format_time(known):
+        return len(ends), newest or None
+    new = sum(each > format_time(known) for each in ends)
+    return max(len(ends), before.consecutive_failures + new), max(newest, format_time(known))
+
+
 def surplus_jobs(jobs: Iterable[Object], phases: Mapping[str, str], *, good: int, bad: int) -> list[Object]:
     """Give the Jobs that nobody needs: their Backups tell what they came to, and there are newer ones enough."""
     room = {True: good, False: bad}
     found: list[Object] = []
     for job in sorted(jobs, key=_creation, reverse=True):
-        phase = phases.get(job["metadata"]["uid"])
+        phase = phases.get(job["metadata"]["uid"]) or forgotten_phase(job)
         if phase not in TERMINAL:
             continue
         room[phase == "Succeeded"] -= 1
@@ -160,10 +187,15 @@ def stranded(pods: Iterable[Object], nodes: Iterable[str], now: datetime) -> lis
 
 def _last_run(newest: Object) -> Verdict:
     name, status = newest["metadata"]["name"], newest["status"]
-    if _phase(newest) == "Succeeded":
+    if _is_good(newest):
         return Verdict("LastRunSucceeded", "True", "Succeeded", f"Backup {name} succeeded")
     reason = status.get("failureReason") or _phase(newest)
     return Verdict("LastRunSucceeded", "False", reason, f"Backup {name}: {status.get('message', '')}")
+
+
+def _is_good(backup: Object) -> bool:
+    accepted = _phase(backup) == "Suspect" and bool(backup["status"].get("anomalyAccepted"))
+    return _phase(backup) == "Succeeded" or accepted
 
 
 def _creation(found: Object) -> tuple[str, str]:

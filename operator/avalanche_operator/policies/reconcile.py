@@ -16,14 +16,17 @@ from avalanche_operator.jobs.build import PlanImpossible, fingerprint, job
 from avalanche_operator.jobs.observe import controlled_by
 from avalanche_operator.jobs.probing import known, next_probe, recorded, refused, verdict_of
 from avalanche_operator.jobs.run import NameTaken, look
+from avalanche_operator.keeping.decide import forgotten_phase
+from avalanche_operator.keeping.policy import Kept, apply_cleanup, forget_superfluous, look_at_cleanups
 from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
-from avalanche_operator.kube.events import changed, write_status
+from avalanche_operator.kube.events import news, write_status
 from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.policies.applied import apply_to
 from avalanche_operator.policies.build import Applied, cron_job, cron_job_name, probe_job
 from avalanche_operator.policies.decide import Runs, Tally, paused, stranded, surplus_jobs
 from avalanche_operator.policies.missing import Slots, last_run, look_at_slots
+from avalanche_operator.policies.owned import apply_owned
 from avalanche_operator.policies.schedule import ScheduleInvalid, next_time, resolve, zone
 from avalanche_operator.settings import Surroundings
 
@@ -63,7 +66,10 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     restores = await around.gateway.list("RestoreRequest", key.namespace)
     last = last_run(scheduled, tally.last_slot)
     slots = await look_at_slots(found, looked.schedule, last, around)
-    await _write(found, looked, _State(tally.runs, paused(restores, key.name), scheduled, slots), around)
+    kept = await look_at_cleanups(found, around)
+    state = _State(tally.runs(status), paused(restores, key.name), scheduled, slots, kept)
+    if await _write(found, looked, state, around):  # what is forgotten was counted before
+        await forget_superfluous(found, tally.failed, around)
     await _tidy(found, looked, surplus(found, jobs, tally.phases), around)
     return 1.0 if created or slots.pending else looked.again_seconds
 
@@ -96,7 +102,8 @@ async def _look_at_parts(found: Object, timed: Looked, around: Surroundings) -> 
     applied, obstacle = await apply_to(found, around)
     if applied is None:
         return replace(timed, verdict=obstacle or timed.verdict, again_seconds=10.0)
-    await _apply_cron_job(applied, timed.schedule or "", around)
+    await apply_owned(found, cron_job(applied, timed.schedule or ""), around.gateway)
+    await apply_cleanup(applied, around)
     looked = replace(timed, identity=applied.identity, copies=applied.copies)
     if applied.unplaceable:  # its CronJob is suspended
         looked = replace(looked, next_schedule=None)
@@ -104,18 +111,6 @@ async def _look_at_parts(found: Object, timed: Looked, around: Surroundings) -> 
         return replace(looked, verdict=obstacle, again_seconds=5.0)
     await _end_stranded(applied, around)
     return await _probe(applied, looked, around)
-
-
-async def _apply_cron_job(applied: Applied, schedule: str, around: Surroundings) -> None:
-    """Make the CronJob as it should be, where the name is free or ours; what others changed in it is set back."""
-    wanted = cron_job(applied, schedule)
-    meta = wanted["metadata"]
-    there = await around.gateway.get("CronJob", meta["namespace"], meta["name"])
-    if there is not None and not controlled_by(there, applied.policy["metadata"]["uid"]):
-        raise NameTaken(f"CronJob {meta['name']} exists and is not ours: delete or rename it")
-    made = await around.gateway.apply(wanted)
-    if there is not None:  # applying leaves what others added: a ttlSecondsAfterFinished, another container
-        await around.gateway.replace_spec(made, wanted["spec"])
 
 
 async def _end_stranded(applied: Applied, around: Surroundings) -> None:
@@ -177,7 +172,7 @@ async def _show_runs(
     found: Object, jobs: list[Object], phases: Mapping[str, str], around: Surroundings
 ) -> bool:
     """Create the Backup of each Job that the CronJob started, also of those that it started while we were away."""
-    new = [each for each in jobs if each["metadata"]["uid"] not in phases]
+    new = [each for each in jobs if each["metadata"]["uid"] not in phases and not forgotten_phase(each)]
     for each in new:
         await _show(found, each, around)
     return bool(new)
@@ -218,14 +213,16 @@ class _State:
     paused: Verdict | None
     scheduled: Object | None
     slots: Slots
+    kept: Kept
 
 
-async def _write(found: Object, looked: Looked, state: _State, around: Surroundings) -> None:
+async def _write(found: Object, looked: Looked, state: _State, around: Surroundings) -> bool:
+    """Write the status, and say whether it is as it should be."""
     before = (found.get("status") or {}).get("conditions") or ()
     generation = found["metadata"]["generation"]
     verdicts = [
         *ready(looked.verdict, stalled=looked.stalled),
-        *(each for each in (looked.copies, state.runs.verdict, state.paused) if each),
+        *(each for each in (looked.copies, state.runs.verdict, state.kept.verdict, state.paused) if each),
     ]
     cron_status = (state.scheduled or {}).get("status") or {}
     document: Object = {
@@ -247,9 +244,15 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         if state.slots.notification
         else None,
         "consecutiveFailures": state.runs.failures,
+        "lastFailedTime": state.runs.last_failed,
         "backupCount": state.runs.succeeded,
         "sizeBytes": state.runs.size_bytes,
+        "lastCleanup": state.kept.last.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if state.kept.last
+        else None,
     }
     document = {name: value for name, value in document.items() if value is not None}
-    news = changed(before, verdicts, "Ready")
-    await write_status(around.gateway, found, document, news=news, now=around.now())
+    if document == found.get("status"):
+        return True
+    told = news(before, verdicts, "Ready", "RetentionApplied")
+    return await write_status(around.gateway, found, document, news=told, now=around.now())

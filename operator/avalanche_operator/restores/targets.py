@@ -212,8 +212,11 @@ def _newest(wanted: FromPolicy, backups: Iterable[Object]) -> Object:
 
 def _good(backup: Object) -> BackupStatus | None:
     status = BackupStatus.model_validate(backup.get("status") or {})
+    if status.removal is not None:
+        return None
     broken = status.verification is not None and status.verification.status == "VerificationFailed"
-    return status if status.phase == "Succeeded" and not broken else None
+    good = status.phase == "Succeeded" or (status.phase == "Suspect" and status.anomaly_accepted)
+    return status if good and not broken else None
 
 
 def _pin(backup: Object, usable: Collection[str]) -> PinnedBackup:
@@ -225,6 +228,10 @@ def _pin(backup: Object, usable: Collection[str]) -> PinnedBackup:
     ):
         raise RestoreImpossible(
             "BackupNotUsable", f"Backup {meta['name']} is {status.phase}: there is nothing to restore"
+        )
+    if status.removal is not None:
+        raise RestoreImpossible(
+            "BackupNotUsable", f"Backup {meta['name']} is no longer in storage: {status.removal.message}"
         )
     policy = backup["spec"]["policyRef"]["name"]
     return PinnedBackup(

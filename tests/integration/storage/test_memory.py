@@ -7,14 +7,15 @@ import sys
 
 import pytest
 
-from avalanche_contract.request import CatalogRequest, Storage, dump_request
+from avalanche_contract.request import CatalogRequest, Storage
+from avalanche_contract.wire import dump_request
 from tests.integration.conftest import STORAGES
 
 SCRIPT = """
 import sys
 from avalanche_backup.storage import parts
 from avalanche_backup.storage.opening import open_store
-from avalanche_contract.request import parse_request
+from avalanche_contract.wire import parse_request
 parts.STEPS = ((2, 8 * parts.MIB), (4, 64 * parts.MIB))
 writer, data = open_store(parse_request(sys.argv[1], None).storage).create("object"), bytes(range(256)) * 4096
 for _ in range(200):

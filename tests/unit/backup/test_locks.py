@@ -32,7 +32,10 @@ BACKUP = "files_20260301_020000"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return DirectoryStore(DirectoryStorage(name="disk", root=str(tmp_path)))
+    """Give a store with a backup: what is gone cannot be kept."""
+    made = DirectoryStore(DirectoryStorage(name="disk", root=str(tmp_path)))
+    made.put(layout.metadata_key("p/", BACKUP), b"{}")
+    return made
 
 
 def test_a_lock_that_was_taken_over_is_neither_renewed_nor_let_go_by_the_first(store: Store) -> None:

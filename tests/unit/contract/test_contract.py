@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalanche_contract import log, names, request, result
+from avalanche_contract import log, names, result, wire
 
 GOLDEN = Path(__file__).parent / "golden"
 NONCE = "0123456789abcdef"
@@ -19,24 +19,24 @@ NONCE = "0123456789abcdef"
 @pytest.mark.parametrize("golden", sorted(GOLDEN.glob("request-*.json")), ids=lambda path: path.stem)
 def test_a_golden_request_reads_and_writes_back_the_same(golden: Path) -> None:
     text = golden.read_text()
-    assert json.loads(request.dump_request(request.parse_request(text, None))) == json.loads(text)
+    assert json.loads(wire.dump_request(wire.parse_request(text, None))) == json.loads(text)
 
 
 def test_a_request_that_changed_on_the_way_is_refused() -> None:
     text = (GOLDEN / "request-backup.json").read_text()
-    with pytest.raises(request.RequestInvalid, match="differs from the checksum"):
-        request.parse_request(text + " ", request.request_sha256(text))
+    with pytest.raises(wire.RequestInvalid, match="differs from the checksum"):
+        wire.parse_request(text + " ", wire.request_sha256(text))
 
 
 def test_a_request_of_another_contract_names_both_versions() -> None:
-    with pytest.raises(request.RequestInvalid, match="contract version 9, this image reads 1"):
-        request.parse_request('{"contractVersion": 9, "verb": "backup"}', None)
+    with pytest.raises(wire.RequestInvalid, match="contract version 9, this image reads 1"):
+        wire.parse_request('{"contractVersion": 9, "verb": "backup"}', None)
 
 
 def test_an_unknown_field_is_refused_because_it_would_not_be_obeyed() -> None:
     document = json.loads((GOLDEN / "request-probe.json").read_text()) | {"deleteEverything": True}
-    with pytest.raises(request.RequestInvalid, match="deleteEverything"):
-        request.parse_request(json.dumps(document), None)
+    with pytest.raises(wire.RequestInvalid, match="deleteEverything"):
+        wire.parse_request(json.dumps(document), None)
 
 
 def _expand(text: str) -> str:
@@ -57,7 +57,7 @@ def _expand(text: str) -> str:
 
 @given(st.text(alphabet="$()HOME \\é"))
 def test_what_the_kubelet_expands_comes_back_as_it_was_meant(text: str) -> None:
-    assert _expand(request.escape_environment(text)) == text
+    assert _expand(wire.escape_environment(text)) == text
 
 
 @given(st.text(max_size=6000), st.text(alphabet='é漢🙂"\\\n', max_size=2000))

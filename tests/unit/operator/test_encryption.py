@@ -8,7 +8,8 @@ import cel
 import pytest
 from kubernetes_validate.utils import validate
 
-from avalanche_contract.request import Request, Run, dump_request, parse_request
+from avalanche_contract.request import Request, Run
+from avalanche_contract.wire import dump_request, parse_request
 from avalanche_operator.api.generate import structural
 from avalanche_operator.api.policy import BackupPolicySpec, PolicyCompression, PolicyEncryption
 from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec

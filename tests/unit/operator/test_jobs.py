@@ -13,7 +13,8 @@ from kubernetes_validate.utils import validate
 
 from avalanche_backup.sources.opening import open_source
 from avalanche_contract import names
-from avalanche_contract.request import Run, parse_request
+from avalanche_contract.request import Run
+from avalanche_contract.wire import parse_request
 from avalanche_operator.api.pod import PodTemplate
 from avalanche_operator.api.restore import Target
 from avalanche_operator.api.scratch import EphemeralScratch, Scratch

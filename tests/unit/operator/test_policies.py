@@ -33,7 +33,7 @@ def _counted(*backups: Object) -> Runs:
     tally = Tally()
     for each in backups:
         tally.add(each)
-    return tally.runs
+    return tally.runs()
 
 
 def _storage(status: str = "True", reason: str = "Usable", **spec: Any) -> Object:

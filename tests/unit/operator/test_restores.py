@@ -287,3 +287,19 @@ def test_a_plan_that_counts_no_more_takes_its_job_with_it() -> None:
     after = replan(status, "why")
     assert (after.phase, after.plan, after.plan_number, after.message) == ("Pending", None, 2, "why")
     assert (after.job, after.job_uid, after.start_time) == (None, None, None)
+
+
+def test_a_backup_that_is_no_longer_in_storage_is_not_chosen() -> None:
+    gone = _backup("first", removal={"reason": "Expired", "message": "retention removed it: no-rule"})
+    with pytest.raises(RestoreImpossible, match="no longer in storage: retention removed it"):
+        choose_backup(_spec(), [gone])
+    newest = RestoreRequestSpec.model_validate({"fromPolicy": {"name": "nightly"}})
+    older = _backup("older", snapshot="2025-12-31T00:00:00Z")
+    assert choose_backup(newest, [gone, older]).name == "older"
+
+
+def test_a_suspect_backup_that_was_accepted_may_be_the_newest_good_one() -> None:
+    newest = RestoreRequestSpec.model_validate({"fromPolicy": {"name": "nightly"}})
+    assert choose_backup(newest, [_backup("odd", "Suspect", anomalyAccepted=True)]).name == "odd"
+    with pytest.raises(RestoreImpossible, match="no good backup"):
+        choose_backup(newest, [_backup("odd", "Suspect")])

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avalanche_backup.cli.configuration import DATABASE, FILES, Configuration
 from avalanche_backup.cli.output import ConsoleReport
@@ -28,7 +28,10 @@ from avalanche_contract.names import BackupType, parse_backup_id
 from avalanche_contract.request import (
     BackupReference,
     BackupRequest,
+    CleanupRequest,
+    DeleteRequest,
     DirectoryStorage,
+    HoldRequest,
     Place,
     ProbeRequest,
     Request,
@@ -36,7 +39,7 @@ from avalanche_contract.request import (
     RestoreTarget,
     VerifyRequest,
 )
-from avalanche_contract.result import Copy, Plan, Result
+from avalanche_contract.result import Copy, Decision, Plan, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,6 +238,73 @@ def give_up(request: RestoreRequest) -> None:
         end_of_restore(open_store(place.storage), place.prefix, request.backup.backup_id, request.request_uid)
     except Failure:
         return  # a hold that stays harms nothing: it only keeps a backup
+
+
+def clean_up(configuration: Configuration, *, dry_run: bool, force: bool) -> tuple[list[Decision], str]:
+    """Remove what retention does not keep; give the verdict on every backup, and what was done in one sentence.
+
+    :raises RemovalRefused: too much would go at once, and ``force`` was not given; nothing was removed.
+    :raises RunUnderWay: a backup is being made: what it has written so far is named by no metadata yet.
+    """
+    places = _existing(configuration)
+    if not places:
+        return [], "there are no backups"
+    request = CleanupRequest(
+        nonce=nonce(),
+        place=places[0],
+        others=places[1:],
+        retention=configuration.retention.rules,
+        time_zone=configuration.retention.time_zone,
+        max_delete_percent=100 if force else configuration.retention.max_delete_percent,
+        dry_run=dry_run,
+    )
+    with ExitStack() as held:
+        if not dry_run:
+            held.enter_context(recorded(configuration, "cleanup"))
+            held.enter_context(_alone(configuration))
+        result, report = run_request(request)
+    return [each for each in report.decisions if not each.removed], result.message
+
+
+def _existing(configuration: Configuration) -> tuple[Place, ...]:
+    """Give the places but for a folder that was never made."""
+    return tuple(
+        each
+        for each in configuration.places
+        if not isinstance(each.storage, DirectoryStorage) or Path(each.storage.root).is_dir()
+    )
+
+
+def mark(configuration: Configuration, backup_id: str, **changes: Any) -> Result:
+    """Say something of a backup, by the fields of :class:`HoldRequest`; what is not given is as it was.
+
+    :raises BackupMissing: there is none of this ID, or it is being removed.
+    """
+    first, *others = _existing(configuration) or configuration.places
+    reference = _reference(first, configuration, backup_id)
+    result, _ = run_request(HoldRequest(nonce=nonce(), backup=reference, others=tuple(others), **changes))
+    return result
+
+
+def describe(configuration: Configuration, backup_id: str) -> BackupMetadata | None:
+    """Give the metadata of one backup; ``None`` where it cannot be read, or is gone already."""
+    try:
+        return metadata_of(configuration, backup_id)
+    except BackupMissing:
+        return None
+
+
+def erase(configuration: Configuration, backup_id: str) -> Result:
+    """Erase one backup.
+
+    :raises BackupMissing: there is none of this ID.
+    :raises RemovalRefused: it is held or needed.
+    """
+    first, *others = _existing(configuration) or configuration.places
+    reference = _reference(first, configuration, backup_id)
+    with recorded(configuration, f"delete {backup_id}"):
+        result, _ = run_request(DeleteRequest(nonce=nonce(), backup=reference, others=tuple(others)))
+    return result
 
 
 def _targets(

@@ -24,6 +24,7 @@ from avalanche_backup.cli.sections import (
     FilesSection,
     LogsSection,
     NotificationsSection,
+    RetentionSection,
     SchedulerSection,
     Section,
     channels_of,
@@ -67,14 +68,6 @@ _FORMATS: dict[str, Literal["Plain", "Custom", "Directory"]] = {
     "directory": "Directory",
 }
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
-
-
-class RetentionSection(Section):
-    """How many backups are kept. Checked, and not acted upon yet: this release deletes nothing."""
-
-    daily: Annotated[int, Field(ge=0)] = 7
-    weekly: Annotated[int, Field(ge=0)] = 4
-    monthly: Annotated[int, Field(ge=0)] = 12
 
 
 def _listed(value: Any) -> Any:
@@ -250,6 +243,11 @@ class Configuration:
         if not self._environment.get(name):
             return None
         return Credential(described=f"environment variable {name}", environment=name)
+
+    @property
+    def retention(self) -> RetentionSection:
+        """Give what `cleanup` goes by."""
+        return self._section.retention
 
     def _cloud_enabled(self, from_file: bool) -> bool:
         value = self._environment.get("BACKUP_CLOUD_ENABLED")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from click.shell_completion import get_completion_class
 
-from avalanche_backup.cli import copies, logfile, operations
+from avalanche_backup.cli import copies, keeping, logfile, operations
 from avalanche_backup.cli.output import as_json, plan_text, size, table
-from avalanche_backup.cli.settings import Settings
+from avalanche_backup.cli.settings import Settings, confirm
 from avalanche_backup.errors import RestoreRefused, Terminated, UsageInvalid, explain
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.exitcodes import ExitCode
@@ -52,6 +52,7 @@ def cli(context: click.Context, config: Path | None, output: str) -> None:
     avalanche-backup list --type database         what there is, the newest first
     avalanche-backup verify --all                 read everything back and compare
     avalanche-backup sync                         what only the folder or only the bucket has, to the other one
+    avalanche-backup cleanup --dry-run            what retention would remove, and why
     avalanche-backup restore database --backup-id database_20241122_020000
 
     Databases and keys come from the environment or .env: DB_TYPE, DB_HOST, DB_PORT, DB_NAME, DB_USER,
@@ -221,7 +222,7 @@ def _restore(settings: Settings, planned: tuple[RestoreRequest, Plan], *, force:
         return
     if not force:
         try:
-            _confirm()
+            confirm("restore", RestoreRefused, "the target is untouched")
         except BaseException:
             actions.give_up(request)
             raise
@@ -233,15 +234,8 @@ def _restore(settings: Settings, planned: tuple[RestoreRequest, Plan], *, force:
     )
 
 
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        raise RestoreRefused(
-            "there is no terminal to ask on: read the plan above, then run it with --force",
-            reason="NotConfirmed",
-        )
-    answer = click.prompt("Type yes to restore", default="no", show_default=False, err=True)
-    if answer.strip() != "yes":
-        raise RestoreRefused("not confirmed: the target is untouched", reason="NotConfirmed")
+for _command in keeping.COMMANDS:
+    cli.add_command(_command)
 
 
 @cli.command()

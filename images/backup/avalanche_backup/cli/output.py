@@ -12,7 +12,7 @@ import click
 import structlog
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Entry, Plan
+from avalanche_contract.result import Decision, Entry, Plan
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _REDRAW_SECONDS, _LINE_SECONDS = 0.2, 5.0
@@ -69,6 +69,7 @@ class ConsoleReport:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.plans: list[Plan] = []
+        self.decisions: list[Decision] = []
         self._terminal = sys.stderr.isatty()
         self._told = self._begun = 0.0
         self._step = ("", "")
@@ -105,6 +106,10 @@ class ConsoleReport:
         for channel, why in told.failed.items():
             structlog.get_logger().warning("not notified", occasion=told.event, channel=channel, why=why)
             click.secho(f"warning: notification by {channel}: {why}", fg="yellow", err=True)
+
+    def decision(self, decision: Decision) -> None:
+        """Keep a decision."""
+        self.decisions.append(decision)
 
     def close(self) -> None:
         """Leave the terminal's line clean."""

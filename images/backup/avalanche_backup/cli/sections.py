@@ -13,7 +13,7 @@ from avalanche_backup.cli import schedule
 from avalanche_backup.credentials import give
 from avalanche_backup.errors import UsageInvalid
 from avalanche_contract.notification import Channel, EmailChannel, Notifications, UrlsChannel
-from avalanche_contract.request import Credential, RelativePath
+from avalanche_contract.request import Credential, RelativePath, Retention
 
 PASSWORD, URLS = "SMTP_PASSWORD", "NOTIFICATION_URLS"
 SECRET = frozenset(("smtp_password", "urls"))
@@ -60,6 +60,29 @@ class DatabaseSection(Section):
         return self
 
 
+class RetentionSection(Section):
+    """How many days, weeks, months and years that have a backup keep one; what `cleanup` goes by."""
+
+    last: Annotated[int, Field(ge=0)] = 0
+    daily: Annotated[int, Field(ge=0)] = 7
+    weekly: Annotated[int, Field(ge=0)] = 4
+    monthly: Annotated[int, Field(ge=0)] = 12
+    yearly: Annotated[int, Field(ge=0)] = 0
+    time_zone: str = "Etc/UTC"
+    max_delete_percent: Annotated[int, Field(ge=0, le=100)] = 50
+
+    @property
+    def rules(self) -> Retention:
+        """Give them as a request has them."""
+        return Retention(
+            keep_last=self.last,
+            keep_daily=self.daily,
+            keep_weekly=self.weekly,
+            keep_monthly=self.monthly,
+            keep_yearly=self.yearly,
+        )
+
+
 class S3Section(Section):
     """A bucket."""
 
@@ -85,7 +108,7 @@ class GcsSection(Section):
 
 
 class CloudSection(Section):
-    """Whether backups go to a bucket instead of a folder, and to whose."""
+    """Whether backups go to a bucket as well, and to whose."""
 
     enabled: bool = False
     provider: Literal["s3", "azure", "gcs"] = "s3"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Entry, Plan
+from avalanche_contract.result import Decision, Entry, Plan
 
 
 class Report(Protocol):
@@ -26,6 +26,9 @@ class Report(Protocol):
 
     def told(self, told: Told) -> None:
         """Say who was told of what, and who was not."""
+
+    def decision(self, decision: Decision) -> None:
+        """Give what retention says of one backup."""
 
 
 def _utc_now() -> datetime:

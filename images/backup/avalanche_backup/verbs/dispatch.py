@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from avalanche_backup.verbs import catalog, copy, notify, probe, restore, telling
+from avalanche_backup.verbs import catalog, cleanup, copy, delete, hold, notify, probe, restore, telling
 from avalanche_backup.verbs.context import Context
 from avalanche_contract.request import (
     BackupRequest,
     CatalogRequest,
+    CleanupRequest,
     CopyRequest,
+    DeleteRequest,
+    HoldRequest,
     NotifyRequest,
     ProbeRequest,
     Request,
@@ -27,6 +30,9 @@ VERBS: Mapping[type[Any], Callable[[Any, Context], Result]] = {
     ProbeRequest: probe.run,
     CatalogRequest: catalog.run,
     NotifyRequest: notify.run,
+    CleanupRequest: cleanup.run,
+    HoldRequest: hold.run,
+    DeleteRequest: delete.run,
 }
 
 

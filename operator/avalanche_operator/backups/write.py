@@ -1,0 +1,34 @@
+"""Writing the status of a Backup: the one place, so that its conditions always follow from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche_operator.api.backup import TERMINAL, BackupSpec, BackupStatus
+from avalanche_operator.backups.decide import condition, copies_complete
+from avalanche_operator.keeping.decide import conditions
+from avalanche_operator.kube import events
+from avalanche_operator.kube.conditions import merge_conditions, ready
+from avalanche_operator.settings import Surroundings
+
+Object = dict[str, Any]
+
+
+async def write_status(found: Object, after: BackupStatus, around: Surroundings) -> bool:
+    """Write a status onto just the object that was looked at; ``False`` where it is no longer as it was."""
+    generation, now = found["metadata"]["generation"], around.now()
+    before = (found.get("status") or {}).get("conditions") or ()
+    verdicts = (
+        *ready(condition(after), stalled=after.phase in TERMINAL),
+        *((complete,) if (complete := copies_complete(after)) else ()),
+        *conditions(BackupSpec.model_validate(found["spec"]), after, generation),
+    )
+    document = after.model_copy(update={"observed_generation": generation, "conditions": ()}).model_dump(
+        mode="json", by_alias=True, exclude_none=True
+    )
+    document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=now)
+    if document == found.get("status"):
+        return True
+    news = events.news(before, verdicts, "Ready", "Available", "ChangeApplied")
+    told = news if after.phase in TERMINAL else None
+    return await events.write_status(around.gateway, found, document, news=told, now=now)

@@ -1,0 +1,133 @@
+"""The cleanups of one policy: the CronJob as it should be, and what those that ended mean for its Backups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from avalanche_contract import names
+from avalanche_contract.log import Answer
+from avalanche_contract.request import CleanupRequest
+from avalanche_operator.api.backup import BackupStatus
+from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
+from avalanche_operator.api.retention import CleanupStatus
+from avalanche_operator.backups.write import write_status
+from avalanche_operator.jobs.asked import request_of
+from avalanche_operator.jobs.build import nonce_of
+from avalanche_operator.jobs.run import look_at, pods_of, read_answer
+from avalanche_operator.keeping.build import cleanup_cron_job, cleanup_name
+from avalanche_operator.keeping.decide import (
+    Cleaned,
+    after_cleanup,
+    cleaned,
+    has_data,
+    retention_verdict,
+    superfluous,
+    unrecorded,
+)
+from avalanche_operator.keeping.forget import forget
+from avalanche_operator.keeping.placed import placed
+from avalanche_operator.kube.conditions import Verdict
+from avalanche_operator.policies.build import Applied
+from avalanche_operator.policies.owned import apply_owned, remove_owned
+from avalanche_operator.policies.schedule import resolve
+from avalanche_operator.settings import Surroundings
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the cleanups of a policy came to; both ``None`` without retention."""
+
+    verdict: Verdict | None = None
+    last: CleanupStatus | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a cleanup looked at: the policy's folder in each of some storages."""
+
+    storages: frozenset[str] = frozenset()
+    prefix: str = ""
+
+    def holds(self, status: BackupStatus) -> bool:
+        """Say whether all that there is of a Backup lies here: what lies elsewhere too was not looked at."""
+        lies = set(status.storages) or {str(status.storage)}
+        return status.prefix == self.prefix and lies <= self.storages
+
+
+def looked_at(job: Object) -> Place:
+    """Give what the Job of a cleanup looked at, as its own request says: the policy may have changed since."""
+    request = request_of(job)
+    if not isinstance(request, CleanupRequest):
+        return Place()
+    places = (request.place, *request.others)
+    return Place(frozenset(each.storage.name for each in places), request.place.prefix)
+
+
+async def apply_cleanup(applied: Applied, around: Surroundings) -> None:
+    """Make the CronJob that cleans up as it should be; without retention there is none.
+
+    :raises NameTaken: a CronJob of its name is not ours.
+    :raises ScheduleInvalid: the schedule cannot be used.
+    """
+    keep, name = applied.spec.retention, cleanup_name(applied.policy)
+    if keep is None:
+        await remove_owned(applied.policy, name, around.gateway)
+        return
+    schedule = resolve(keep.schedule, applied.policy["metadata"]["uid"])
+    placement = await placed(applied.storages, applied.namespace, around)
+    nodes = None if isinstance(placement, Verdict) else placement.nodes
+    await apply_owned(applied.policy, cleanup_cron_job(applied, keep, schedule, nodes), around.gateway)
+
+
+async def look_at_cleanups(found: Object, around: Surroundings) -> Kept:
+    """Bring what the cleanups said into the status of each Backup; recorded is one only when all of that is done."""
+    spec = BackupPolicySpec.model_validate(found["spec"])
+    if spec.retention is None:
+        return Kept()
+    last = BackupPolicyStatus.model_validate(found.get("status") or {}).last_cleanup
+    meta = found["metadata"]
+    cron_job = await around.gateway.get("CronJob", meta["namespace"], cleanup_name(found))
+    labels = {names.LABEL_OWNER_UID: meta["uid"], names.LABEL_VERB: "cleanup"}
+    jobs = await around.gateway.list("Job", meta["namespace"], labels)
+    for each in unrecorded(jobs, cron_job, last):
+        told = await _told(found, each, around)
+        if not await _show(found, told, looked_at(each), around):
+            break  # a Backup changed meanwhile: the next look goes on from here
+        last = told.status
+    return Kept(retention_verdict(last), last)
+
+
+async def _told(found: Object, job: Object, around: Surroundings) -> Cleaned:
+    """Hear all pods of a cleanup: what the first one removed, before it failed, no later one can tell."""
+    nonce = nonce_of(found["metadata"]["uid"], around.settings.cluster_uid)
+    outcome, answer = await look_at(around.gateway, job, nonce), Answer()
+    for pod in await pods_of(around.gateway, job):
+        name = pod["metadata"]["name"]
+        more = await read_answer(around.gateway, found["metadata"]["namespace"], name, nonce)
+        complete = more.complete if name == outcome.pod else answer.complete
+        answer = Answer(decisions=answer.decisions + more.decisions, complete=complete)
+    return cleaned(job, outcome, answer)
+
+
+async def _show(found: Object, told: Cleaned, place: Place, around: Surroundings) -> bool:
+    """Write what a cleanup said into each Backup of its place; say whether all of it could be written."""
+    meta, whole = found["metadata"], True
+    fields = {"spec.policyRef.name": meta["name"]}
+    async for each in around.gateway.iterate("Backup", meta["namespace"], fields=fields):
+        status = BackupStatus.model_validate(each.get("status") or {})
+        if not place.holds(status) or not (has_data(status) or status.removal):
+            continue
+        after = after_cleanup(status, told, around.now())
+        if after != status:
+            whole = await write_status(each, after, around) and whole
+    return whole
+
+
+async def forget_superfluous(found: Object, failed: list[Object], around: Surroundings) -> None:
+    """Delete the Backups of failed scheduled runs that are too many."""
+    limit = BackupPolicySpec.model_validate(found["spec"]).failed_backups_history_limit
+    for each in superfluous(failed, limit):
+        await forget(each, around.gateway)
