@@ -206,13 +206,14 @@ def test_a_scheduled_backup_during_a_restore_of_its_target_is_not_run_and_shown_
     stage.kubectl.apply(objects.restore("back", "before"))
     planned = stage.kubectl.wait("restorerequest", "back", in_phase("AwaitingApproval"))
     with stage.locked_tables():
-        _wait_for_seconds(5, 30)  # a restore waits for a lock for a minute: the next slot must come before
+        _wait_for_seconds(15, 35)  # a restore waits for a lock for a minute: the next slot must come before
         approved = {"spec": {"approvedPlan": planned["status"]["plan"]["digest"]}}
         stage.kubectl.patch("restorerequest", "back", approved)
-        stage.wait_for_session_that_waits()
         stage.kubectl.patch("backuppolicy", "database", {"spec": {"schedule": "* * * * *"}})
+        stage.wait_for_session_that_waits()
         stage.kubectl.wait("backuppolicy", "database", has_condition("Paused", "True"))
         found = _first_scheduled(stage)
+        stage.kubectl.patch("backuppolicy", "database", {"spec": {"suspend": True}})
         assert found["status"]["phase"] == "Skipped", found["status"]
         assert found["status"]["failureReason"] == "TargetBeingRestored"
     ended = stage.kubectl.wait("restorerequest", "back", in_phase("Succeeded", "Failed"))
