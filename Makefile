@@ -25,7 +25,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: lint test-unit test-integration test-e2e ## lint, types, unit, integration and end-to-end tests
+test: lint test-unit test-exhaustive test-integration test-e2e ## lint, types, and every kind of test
 
 .PHONY: lint
 lint: $(READY) ## ruff, mypy --strict and the arrows between packages
@@ -42,6 +42,10 @@ format: $(READY) ## format the code, and mend what ruff can mend
 .PHONY: test-unit
 test-unit: $(READY) ## unit tests: no process, no network, under ten seconds
 	@$(BIN)/pytest tests/unit --numprocesses=auto --dist=worksteal
+
+.PHONY: test-exhaustive
+test-exhaustive: $(READY) ## in memory as well: killed before every write, and properties against slow oracles
+	@$(BIN)/pytest tests/exhaustive --numprocesses=auto --dist=worksteal
 
 .PHONY: test-integration
 test-integration: $(READY) ## the data plane against real PostgreSQL, object stores, disks

@@ -206,7 +206,7 @@ def test_a_scheduled_backup_during_a_restore_of_its_target_is_not_run_and_shown_
     stage.kubectl.apply(objects.restore("back", "before"))
     planned = stage.kubectl.wait("restorerequest", "back", in_phase("AwaitingApproval"))
     with stage.locked_tables():
-        _wait_for_seconds(15, 35)  # a restore waits for a lock for a minute: the next slot must come before
+        _wait_for_seconds(25, 38)  # well before a restore has waited a minute for a lock
         approved = {"spec": {"approvedPlan": planned["status"]["plan"]["digest"]}}
         stage.kubectl.patch("restorerequest", "back", approved)
         stage.kubectl.patch("backuppolicy", "database", {"spec": {"schedule": "* * * * *"}})

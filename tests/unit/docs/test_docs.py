@@ -20,7 +20,11 @@ LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 
 def _named_tests() -> list[str]:
     return sorted(
-        set(re.findall(r"`((?:e2e|integration|unit)/[\w/]+\.py::\w+)`", (DOCS / "faults.md").read_text()))
+        set(
+            re.findall(
+                r"`((?:e2e|integration|exhaustive|unit)/[\w/]+\.py::\w+)`", (DOCS / "faults.md").read_text()
+            )
+        )
     )
 
 
