@@ -17,6 +17,7 @@ from avalanche_backup.sources.postgresql.clients import Clients, dumping_clients
 from avalanche_backup.sources.postgresql.connection import explain
 from avalanche_backup.sources.postgresql.directory import pack, unpack
 from avalanche_backup.sources.postgresql.fitting import fitted
+from avalanche_backup.sources.postgresql.parallel import kept_entries
 from avalanche_backup.sources.postgresql.target import check_jobs, check_target
 
 ABLE = {"role": "restorer", "superuser": False, "read_only": False, "roles": ["restorer", "app"],
@@ -199,3 +200,21 @@ def test_a_directory_that_does_not_fit_into_scratch_is_refused_before_a_byte_is_
     with pytest.raises(RestoreRefused, match="scratch is full") as refused:
         unpack(iter(()), tmp_path / "back", 1 << 60)
     assert refused.value.reason == "ScratchFull"
+
+
+def test_of_a_directory_just_the_entries_are_left_out_that_are_there_already() -> None:
+    listed = b"""; Archive created at 2026-03-01 02:00:00 UTC
+6; 2615 16385 SCHEMA - app avalanche
+7; 2615 16386 SCHEMA - application avalanche
+2; 3079 16387 EXTENSION - citext
+3400; 0 0 COMMENT - EXTENSION citext
+"""
+    kept = kept_entries(listed, ("SCHEMA - app ", "COMMENT - EXTENSION ")).decode()
+    assert "SCHEMA - application" in kept and "EXTENSION - citext" in kept and kept.startswith("; Archive")
+    assert "SCHEMA - app avalanche" not in kept and "COMMENT - EXTENSION" not in kept
+
+
+def test_a_table_whose_name_reads_like_such_an_entry_comes_back() -> None:
+    listed = b"200; 1259 16400 TABLE public x SCHEMA - app y avalanche\n"
+    assert kept_entries(listed, ("SCHEMA - app ", "COMMENT - EXTENSION ")) == listed
+    assert kept_entries(listed, ()) == listed

@@ -61,8 +61,8 @@ def _chosen(clients: Clients, environment: dict[str, str], folder: Path, scope: 
     """
     stays = query(clients, environment, STAYS)
     present = [each for each in stays["schemas"] if scope.schemas or each != "public"]
-    left_out = [f" SCHEMA - {each} " for each in present] + (
-        [] if stays["superuser"] else [" COMMENT - EXTENSION "]
+    left_out = tuple(f"SCHEMA - {each} " for each in present) + (
+        () if stays["superuser"] else ("COMMENT - EXTENSION ",)
     )
     command = [clients.tool("pg_restore"), "--list", str(folder)]
     listed = subprocess.run(command, env=environment, capture_output=True, check=False)
@@ -70,10 +70,19 @@ def _chosen(clients: Clients, environment: dict[str, str], folder: Path, scope: 
         raise incomplete(
             f"{ended('pg_restore', listed.returncode)}: {error_line(listed.stderr.decode(errors='replace'))}"
         )
-    lines = listed.stdout.splitlines(keepends=True)
     path = folder.with_suffix(".list")
-    path.write_bytes(b"".join(line for line in lines if not any(each.encode() in line for each in left_out)))
+    path.write_bytes(kept_entries(listed.stdout, left_out))
     return path
+
+
+def kept_entries(listed: bytes, left_out: tuple[str, ...]) -> bytes:
+    """Leave entries out of what ``pg_restore --list`` wrote, by what follows their three numbers.
+
+    Nothing else of a line decides: the name of a table may hold any text.
+    """
+    lines = listed.splitlines(keepends=True)
+    beginnings = tuple(each.encode() for each in left_out)
+    return b"".join(line for line in lines if not line.split(b" ", 3)[-1].startswith(beginnings))
 
 
 def unmark(clients: Clients, environment: dict[str, str]) -> None:
