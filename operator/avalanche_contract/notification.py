@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +12,8 @@ from avalanche_contract.base import Credential, Lenient, Strict
 Event = Literal["Failed", "Recovered", "Suspect", "VerificationFailed", "Missed"]
 """What people are told of. ``Recovered`` is the first success after a failure that they were told of."""
 EVENTS: tuple[Event, ...] = ("Failed", "Recovered", "Suspect", "VerificationFailed", "Missed")
+QUIET = timedelta(hours=12)
+"""So long the same failure is not told again, however often it happens: a policy may run every minute."""
 
 
 class EmailChannel(Strict):

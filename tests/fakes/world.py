@@ -399,3 +399,16 @@ def finished(work: Awaitable[T]) -> T:
 
 class Killed(Exception):
     """The operator's process ends here."""
+
+
+class Writes:
+    """Counts what the operator writes into a world, and kills it before one of its writes: that of number ``last``."""
+
+    def __init__(self, world: World, last: int = 0) -> None:
+        self.count, self._last = 0, last
+        world.gateway.on_write = self._write
+
+    def _write(self) -> None:
+        self.count += 1
+        if self.count == self._last:
+            raise Killed

@@ -20,6 +20,7 @@ from avalanche_contract.request import (
     Storage,
 )
 from tests.integration import servers
+from tests.integration.runs import Runner
 from tests.integration.servers import Azurite, FakeGcs, Postgres, Seaweed
 
 _NUMBERS = itertools.count(1)
@@ -199,3 +200,10 @@ def storage(request: pytest.FixtureRequest) -> Storage:
     """Give each kind of storage in turn."""
     found: Storage = request.getfixturevalue(STORAGES[request.param])
     return found
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    """Give what runs verbs on a folder of this test's own; tests that want another place have a runner of theirs."""
+    (tmp_path / "volume").mkdir()
+    return Runner(DirectoryStorage(name="volume", root=str(tmp_path / "volume")), tmp_path / "scratch")

@@ -27,19 +27,12 @@ from avalanche_backup.metadata import BackupMetadata, write_metadata
 from avalanche_backup.storage.base import Store
 from avalanche_backup.verbs import catalog as listing
 from avalanche_backup.verbs import destinations
-from avalanche_contract.request import DirectoryStorage, Run, SqliteSource
+from avalanche_contract.request import Run, SqliteSource
 from tests.integration import runs
 from tests.integration.runs import PREFIX, Runner
 
 SLOT = datetime(2026, 1, 2, 2, 0, tzinfo=UTC)
 JOB = f"cron-{int(SLOT.timestamp()) // 60}"
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    root = tmp_path / "volume"
-    root.mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(root)), tmp_path / "scratch")
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from avalanche_contract.request import (
     Storage,
 )
 from avalanche_contract.result import Mark, Result
+from tests.fakes.mortal import Mortal, lives
 from tests.integration import runs
 from tests.integration.runs import NONCE, PREFIX, WRITER, Runner
 from tests.integration.servers import Seaweed
@@ -194,51 +195,17 @@ def _why(runner: Runner, backup_id: str) -> list[str]:
     return next(list(each.reasons) for each in runner.reported.decisions if each.backup_id == backup_id)
 
 
-class Dies(Exception):
-    """The process ends here."""
-
-
-class Mortal:
-    """A store whose process ends before its n-th change."""
-
-    def __init__(self, store: Store, changes: int) -> None:
-        self._store, self.changes = store, changes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
-        """Write, where there is life left."""
-        self._live()
-        self._store.put(key, data, overwrite=overwrite)
-
-    def delete(self, key: str) -> None:
-        """Delete, where there is life left."""
-        self._live()
-        self._store.delete(key)
-
-    def _live(self) -> None:
-        if not self.changes:
-            raise Dies
-        self.changes -= 1
-
-
 def test_a_cleanup_that_dies_at_any_point_is_brought_to_its_end_by_the_next(
     volume: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    whole = {path: path.read_bytes() for path in (tmp_path / "volume").rglob("*") if path.is_file()}
-    deaths, died = 0, True
-    while died:
-        for path, data in whole.items():
-            path.write_bytes(data)
-        mortal = Mortal(volume.store, deaths)
+    def clean_up(mortal: Mortal) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(cleanup, "open_store", lambda _storage, mortal=mortal: mortal)
-            try:
-                _clean(volume)
-                died = False
-            except Dies:
-                deaths += 1
+            patched.setattr(cleanup, "open_store", lambda _storage: mortal)
+            _clean(volume)
+
+    deaths = 0
+    for died in lives(clean_up, volume.store, [tmp_path / "volume"]):
+        deaths += died
         listed = [each.metadata.backup_id for each in removal.survey(volume.store, PREFIX).backups]
         assert set(DAYS[:3]) <= set(listed)
         for backup_id in listed:

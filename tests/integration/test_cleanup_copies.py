@@ -17,8 +17,9 @@ from avalanche_backup.holds import Hold
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import cleanup
 from avalanche_contract.request import DirectoryStorage, SqliteSource, Storage
+from tests.fakes.mortal import Mortal, lives
 from tests.integration.runs import PREFIX, Runner
-from tests.integration.test_cleanup import DAYS, NEWEST, NOW, Dies, Mortal, _clean, _scheduled
+from tests.integration.test_cleanup import DAYS, NEWEST, NOW, _clean, _scheduled
 
 
 @pytest.fixture
@@ -87,19 +88,14 @@ def test_a_place_whose_copies_stopped_coming_keeps_what_it_has(both: Runner) -> 
 def test_a_cleanup_of_two_places_that_dies_at_any_point_is_brought_to_its_end(
     both: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    whole = {path: path.read_bytes() for folder in ("first", "second") for path in (tmp_path / folder).rglob("*") if path.is_file()}  # fmt: skip
-    deaths, died = 0, True
-    while died:
-        for path, data in whole.items():
-            path.write_bytes(data)
-        life = Mortal(both.store, deaths)
+    def clean_up(life: Mortal) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(cleanup, "open_store", lambda storage, life=life: _Sharing(storage, life))
-            try:
-                _clean(both)
-                died = False
-            except Dies:
-                deaths += 1
+            patched.setattr(cleanup, "open_store", lambda storage: _Sharing(storage, life))
+            _clean(both)
+
+    deaths = 0
+    for died in lives(clean_up, both.store, [tmp_path / "first", tmp_path / "second"]):
+        deaths += died
         _clean(both)
         assert _left(both.storage) == _left(both.others[0]) == DAYS[:3]
     assert deaths >= 2 * 2 * 6

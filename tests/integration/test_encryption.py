@@ -28,7 +28,6 @@ from avalanche_backup.verbs import restore, verify
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.request import (
     Credential,
-    DirectoryStorage,
     Encryption,
     FilesSource,
     PostgresqlSource,
@@ -47,13 +46,6 @@ from tests.integration.servers import Postgres
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[KeyPair, KeyPair, KeyPair]:
     folder = tmp_path_factory.mktemp("keys")
     return key_pair(folder / "old"), key_pair(folder / "new"), key_pair(folder / "stranger")
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    root = tmp_path / "volume"
-    root.mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(root)), tmp_path / "scratch")
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import delete
 from avalanche_contract.request import DirectoryStorage, SqliteSource, Storage
 from avalanche_contract.result import Mark
+from tests.fakes.mortal import Mortal, lives
 from tests.integration.runs import PREFIX, Runner
-from tests.integration.test_cleanup import Dies, Mortal
 
 NOW = datetime.now(UTC)
 
@@ -96,19 +96,14 @@ def test_a_backup_whose_metadata_is_damaged_can_be_erased(runner: Runner) -> Non
 def test_an_erasure_that_dies_at_any_point_is_brought_to_its_end_by_the_next(
     volume: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    whole = {path: path.read_bytes() for path in (tmp_path / "volume").rglob("*") if path.is_file()}
-    deaths, died = 0, True
-    while died:
-        for path, data in whole.items():
-            path.write_bytes(data)
-        mortal = Mortal(volume.store, deaths)
+    def erase(mortal: Mortal) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(delete, "open_store", lambda _storage, mortal=mortal: mortal)
-            try:
-                volume.delete(FIRST)
-                died = False
-            except Dies:
-                deaths += 1
+            patched.setattr(delete, "open_store", lambda _storage: mortal)
+            volume.delete(FIRST)
+
+    deaths = 0
+    for died in lives(erase, volume.store, [tmp_path / "volume"]):
+        deaths += died
         if died:
             volume.delete(FIRST)
         assert _ids(volume) == {SECOND}

@@ -17,16 +17,9 @@ from avalanche_backup.sources.sqlite import SqliteDatabase
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import restore
-from avalanche_contract.request import DirectoryStorage, SqliteSource
+from avalanche_contract.request import SqliteSource
 from avalanche_contract.result import Result
 from tests.integration.runs import PREFIX, Runner
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    root = tmp_path / "volume"
-    root.mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(root)), tmp_path / "scratch")
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from avalanche_operator.backups.decide import Told, succeeded_by_entry
 from avalanche_operator.backups.lookup import Answered, Partial, Unknown
 from avalanche_operator.backups.runs import Watched, heard
 from avalanche_operator.jobs.build import JobPlan, job
+from avalanche_operator.jobs.mounts import storage_part
+from avalanche_operator.jobs.placed import placed
 from avalanche_operator.jobs.run import NameTaken, look
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.kube.gateway import Refused
-from avalanche_operator.storages.reconcile import placement_of
 
 Object = dict[str, Any]
 
@@ -83,7 +84,8 @@ async def _plan(question: _Question, name: str) -> JobPlan | Verdict:
     if storage is None:
         return Verdict("Ready", "False", "StorageNotFound", f"BackupStorage {name} does not exist: create it")
     spec = BackupStorageSpec.model_validate(storage["spec"])
-    placement = await placement_of(storage, spec, around)
+    _, mounts = storage_part(name, spec)
+    placement = await placed(mounts, watched.namespace, around.gateway)
     if isinstance(placement, Verdict):
         return placement
     where = Lookup(name, spec, question.prefix, placement, alone=len(question.storages) == 1)

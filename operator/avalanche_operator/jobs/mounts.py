@@ -23,10 +23,12 @@ from avalanche_contract.request import (
     SqliteSource,
     Storage,
 )
-from avalanche_operator.api.common import IdentityReference, KeyReference
+from avalanche_operator.api.common import IdentityReference, KeyReference, RecipientsReference
 from avalanche_operator.api.policy import PolicyEncryption
 from avalanche_operator.api.source import PolicySource, Postgresql
 from avalanche_operator.api.storage import S3, Azure, BackupStorageSpec, GoogleCloudStorage
+
+_OneKey = KeyReference | RecipientsReference | IdentityReference
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def storage_part(name: str, spec: BackupStorageSpec, *, prune: bool = False) -> 
 
 def _s3(name: str, spec: BackupStorageSpec, s3: S3) -> tuple[Storage, Mounts]:
     ca, ca_mounts = _authority(s3.ca_secret_ref)
-    access, secret, token = _keys(spec, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    (access, secret, token), mounts = _trusted(
+        spec, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+    )
     storage = S3Storage(
         name=name,
         bucket=s3.bucket,
@@ -113,14 +117,12 @@ def _s3(name: str, spec: BackupStorageSpec, s3: S3) -> tuple[Storage, Mounts]:
         session_token=token,
         single_writer=True if spec.conditional_writes == "SingleWriterAccepted" else None,
     )
-    return storage, _trusted(
-        spec, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
-    ) + ca_mounts
+    return storage, mounts + ca_mounts
 
 
 def _azure(name: str, spec: BackupStorageSpec, azure: Azure) -> tuple[Storage, Mounts]:
     ca, ca_mounts = _authority(azure.ca_secret_ref)
-    connection, key = _keys(spec, "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_KEY")
+    (connection, key), mounts = _trusted(spec, "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_KEY")
     storage = AzureStorage(
         name=name,
         container=azure.container,
@@ -131,12 +133,12 @@ def _azure(name: str, spec: BackupStorageSpec, azure: Azure) -> tuple[Storage, M
         connection_string=connection,
         account_key=key,
     )
-    return storage, _trusted(spec, "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_KEY") + ca_mounts
+    return storage, mounts + ca_mounts
 
 
 def _gcs(name: str, spec: BackupStorageSpec, gcs: GoogleCloudStorage) -> tuple[Storage, Mounts]:
     ca, ca_mounts = _authority(gcs.ca_secret_ref)
-    (found,) = _keys(spec, "GOOGLE_APPLICATION_CREDENTIALS_JSON")
+    (found,), mounts = _trusted(spec, "GOOGLE_APPLICATION_CREDENTIALS_JSON")
     storage = GcsStorage(
         name=name,
         bucket=gcs.bucket,
@@ -146,28 +148,30 @@ def _gcs(name: str, spec: BackupStorageSpec, gcs: GoogleCloudStorage) -> tuple[S
         ca_file=ca,
         credentials=found,
     )
-    return storage, _trusted(spec, "GOOGLE_APPLICATION_CREDENTIALS_JSON") + ca_mounts
+    return storage, mounts + ca_mounts
 
 
-def _keys(spec: BackupStorageSpec, *keys: str) -> tuple[Credential | None, ...]:
-    secret = spec.credentials_secret_ref
-    return tuple(credential(secret.name, key) if secret else None for key in keys)
-
-
-def _trusted(spec: BackupStorageSpec, *keys: str) -> Mounts:
+def _trusted(spec: BackupStorageSpec, *keys: str) -> tuple[tuple[Credential | None, ...], Mounts]:
     """Give what makes a pod trusted by a store: its keys, or its identity."""
     secret, account = spec.credentials_secret_ref, spec.service_account_name
-    return Mounts(
+    mounts = Mounts(
         secrets=(SecretMount(secret.name, keys),) if secret else (),
         identities=(Identity(account, azure=spec.azure is not None),) if account else (),
     )
+    return tuple(credential(secret.name, key) if secret else None for key in keys), mounts
 
 
 def _authority(reference: KeyReference | None) -> tuple[str | None, Mounts]:
+    found, mounts = _key(reference)
+    return found.file if found else None, mounts
+
+
+def _key(reference: _OneKey | None) -> tuple[Credential | None, Mounts]:
+    """Give one key of a Secret, and its mounts."""
     if reference is None:
         return None, Mounts()
-    path, mounts = _ca(reference.name, reference.key)
-    return path, Mounts(secrets=mounts)
+    mount = SecretMount(reference.name, (reference.key,))
+    return credential(reference.name, reference.key), Mounts(secrets=(mount,))
 
 
 def _prefix(text: str) -> str:
@@ -178,19 +182,15 @@ def encryption_part(spec: PolicyEncryption | None) -> tuple[Encryption | None, M
     """Give whom a request encrypts for, and its mounts: public keys alone, whatever else the Secret holds."""
     if spec is None:
         return None, Mounts()
-    reference = spec.recipients_secret_ref
-    if reference is None:
+    if spec.recipients_secret_ref is None:
         return Encryption(recipients=spec.recipients), Mounts()
-    found = Encryption(recipients_file=credential(reference.name, reference.key))
-    return found, Mounts(secrets=(SecretMount(reference.name, (reference.key,)),))
+    found, mounts = _key(spec.recipients_secret_ref)
+    return Encryption(recipients_file=found), mounts
 
 
 def identity_part(reference: IdentityReference | None) -> tuple[Credential | None, Mounts]:
     """Give what opens an encrypted backup, and its mounts: for what reads backups, never for what makes them."""
-    if reference is None:
-        return None, Mounts()
-    mount = SecretMount(reference.name, (reference.key,))
-    return credential(reference.name, reference.key), Mounts(secrets=(mount,))
+    return _key(reference)
 
 
 def source_part(source: PolicySource, use: Literal["backup", "restore", "probe"]) -> tuple[Source, Mounts]:
@@ -220,9 +220,7 @@ def source_part(source: PolicySource, use: Literal["backup", "restore", "probe"]
 
 def _postgresql(name: str, found: Postgresql) -> tuple[Source, Mounts]:
     secret = found.credentials_secret_ref
-    ca, ca_mounts = (
-        _ca(found.ca_secret_ref.name, found.ca_secret_ref.key) if found.ca_secret_ref else (None, ())
-    )
+    ca, ca_mounts = _authority(found.ca_secret_ref)
     request = PostgresqlSource(
         name=name,
         host=found.host,
@@ -239,8 +237,4 @@ def _postgresql(name: str, found: Postgresql) -> tuple[Source, Mounts]:
         exclude_tables=found.exclude_tables,
     )
     keys = SecretMount(secret.name, (secret.username_key, secret.password_key))
-    return request, Mounts(secrets=(keys, *ca_mounts))
-
-
-def _ca(secret: str, key: str) -> tuple[str, tuple[SecretMount, ...]]:
-    return str(secret_file(secret, key)), (SecretMount(secret, (key,)),)
+    return request, Mounts(secrets=(keys,)) + ca_mounts

@@ -13,12 +13,12 @@ from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.backups.write import write_status
 from avalanche_operator.jobs.build import JobPlan, Placement, PlanImpossible, job, nonce_of
 from avalanche_operator.jobs.observe import is_finished
+from avalanche_operator.jobs.placed import placed
 from avalanche_operator.jobs.probing import refused
 from avalanche_operator.jobs.run import NameTaken, look
-from avalanche_operator.keeping.build import Where, delete_job, hold_job
+from avalanche_operator.keeping.build import Where, delete_job, hold_job, mounts_of
 from avalanche_operator.keeping.decide import Step, after_change, next_step
 from avalanche_operator.keeping.forget import forget
-from avalanche_operator.keeping.placed import placed
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.policies.applied import apply_to
@@ -102,7 +102,7 @@ async def _where(
         if isinstance(storage, Verdict):
             return storage
         storages.append((name, storage))
-    placement = await placed(tuple(storages), namespace, around)
+    placement = await placed(mounts_of(tuple(storages)), namespace, around.gateway)
     if isinstance(placement, Verdict):
         return placement
     policy = await around.gateway.get("BackupPolicy", namespace, spec.policy_ref.name)

@@ -14,8 +14,9 @@ from avalanche_operator.api.retention import CleanupStatus
 from avalanche_operator.backups.write import write_status
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import nonce_of
+from avalanche_operator.jobs.placed import placed
 from avalanche_operator.jobs.run import look_at, pods_of, read_answer
-from avalanche_operator.keeping.build import cleanup_cron_job, cleanup_name
+from avalanche_operator.keeping.build import cleanup_cron_job, cleanup_name, mounts_of
 from avalanche_operator.keeping.decide import (
     Cleaned,
     after_cleanup,
@@ -26,7 +27,6 @@ from avalanche_operator.keeping.decide import (
     unrecorded,
 )
 from avalanche_operator.keeping.forget import forget
-from avalanche_operator.keeping.placed import placed
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.policies.build import Applied
 from avalanche_operator.policies.owned import apply_owned, remove_owned
@@ -77,7 +77,7 @@ async def apply_cleanup(applied: Applied, around: Surroundings) -> None:
         await remove_owned(applied.policy, name, around.gateway)
         return
     schedule = resolve(keep.schedule, applied.policy["metadata"]["uid"])
-    placement = await placed(applied.storages, applied.namespace, around)
+    placement = await placed(mounts_of(applied.storages), applied.namespace, around.gateway)
     nodes = None if isinstance(placement, Verdict) else placement.nodes
     await apply_owned(applied.policy, cleanup_cron_job(applied, keep, schedule, nodes), around.gateway)
 

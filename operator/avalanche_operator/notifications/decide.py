@@ -7,17 +7,15 @@ operator that is killed forgets nothing, and an old Backup is never told of anew
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from avalanche_contract.notification import Event, Told
+from avalanche_contract.notification import QUIET, Event, Told
 from avalanche_operator.api.notification import NotificationStatus, PolicyNotification
 from avalanche_operator.jobs.observe import Outcome
 
 Object = dict[str, Any]
 _WHY_MAX = 1000
-QUIET = timedelta(hours=12)
-"""As the data plane has it: so long the same failure is not told again."""
 
 
 def event_of(phase: str | None, *, failing: bool) -> Event | None:

@@ -13,12 +13,11 @@ from avalanche_operator.api.policy import BackupPolicyStatus
 from avalanche_operator.jobs.build import pinned_nodes
 from avalanche_operator.keeping.decide import forgotten_phase
 from avalanche_operator.kube.conditions import Verdict, find_condition
+from avalanche_operator.notifications.decide import Order, order_of
 
 Object = dict[str, Any]
 RESTORING = ("Restoring", "Verifying")
 STRANDED_SECONDS = 180
-_Order = tuple[str, str]
-"""When a run began, and the Backup's name: what is newer than what."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,12 @@ class Tally:
         self._jobs = {each["metadata"]["uid"] for each in jobs}
         self._succeeded = self._size_bytes = 0
         self._last_successful = ""
-        self._good: _Order = ("", "")
-        self._bad: list[tuple[_Order, str]] = []
+        self._good: Order = ("", "")
+        self._bad: list[tuple[Order, str]] = []
         """When each that is no good backup began, and when it ended."""
         self.failed: list[Object] = []
         """The Backups of failed and skipped scheduled runs; there are few, because those beyond a limit are deleted."""
-        self._newest: tuple[_Order, Verdict] | None = None
+        self._newest: tuple[Order, Verdict] | None = None
         self.last_slot: datetime | None = None
         """The newest slot that a scheduled Backup is of."""
 
@@ -88,10 +87,7 @@ class Tally:
             self.failed.append(backup)
         if phase not in ("Succeeded", "Suspect", "Failed"):
             return
-        order = (
-            str(status.get("startTime") or backup["metadata"]["creationTimestamp"]),
-            backup["metadata"]["name"],
-        )
+        order = order_of(backup)
         if self._newest is None or order > self._newest[0]:
             self._newest = (order, _last_run(backup))
         if not _is_good(backup):

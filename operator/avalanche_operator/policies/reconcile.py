@@ -9,7 +9,7 @@ from typing import Any
 
 from avalanche_contract import names
 from avalanche_contract.base import format_time
-from avalanche_operator.api.common import ProbeStatus
+from avalanche_operator.api.common import ApiModel, ProbeStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus, Identity
 from avalanche_operator.backups.build import scheduled_backup
 from avalanche_operator.jobs.build import PlanImpossible, fingerprint, job
@@ -229,30 +229,26 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         "observedGeneration": generation,
         "conditions": merge_conditions(before, verdicts, generation=generation, now=around.now()),
         "schedule": looked.schedule,
-        "probe": looked.probe.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if looked.probe
-        else None,
-        "identity": looked.identity.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if looked.identity
-        else None,
+        "probe": _document(looked.probe),
+        "identity": _document(looked.identity),
         "lastScheduleTime": cron_status.get("lastScheduleTime"),
         "nextScheduleTime": format_time(looked.next_schedule) if looked.next_schedule else None,
         "lastSuccessfulTime": state.runs.last_successful,
-        "slots": state.slots.counted.model_dump(mode="json", by_alias=True),
+        "slots": _document(state.slots.counted),
         "missedRuns": state.slots.missed,
-        "notification": state.slots.notification.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if state.slots.notification
-        else None,
+        "notification": _document(state.slots.notification),
         "consecutiveFailures": state.runs.failures,
         "lastFailedTime": state.runs.last_failed,
         "backupCount": state.runs.succeeded,
         "sizeBytes": state.runs.size_bytes,
-        "lastCleanup": state.kept.last.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if state.kept.last
-        else None,
+        "lastCleanup": _document(state.kept.last),
     }
     document = {name: value for name, value in document.items() if value is not None}
     if document == found.get("status"):
         return True
     told = news(before, verdicts, "Ready", "RetentionApplied")
     return await write_status(around.gateway, found, document, news=told, now=around.now())
+
+
+def _document(part: ApiModel | None) -> Object | None:
+    return part.model_dump(mode="json", by_alias=True, exclude_none=True) if part is not None else None

@@ -18,7 +18,7 @@ from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import Placement, PlanImpossible, job, nonce_of
 from avalanche_operator.jobs.mounts import Mounts
 from avalanche_operator.jobs.observe import Outcome
-from avalanche_operator.jobs.placement import place
+from avalanche_operator.jobs.placed import placed
 from avalanche_operator.jobs.run import NameTaken, look, look_at, read_answer
 from avalanche_operator.jobs.tidy import let_go
 from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
@@ -234,15 +234,9 @@ async def _release(asked: Asked, held: Object) -> RestoreRequestStatus:
 async def _placement(asked: Asked, mounts: Mounts, policy: str) -> Placement:
     """Find where and as whom a restore runs: who writes is often stopped for it, so the policy remembers the user."""
     gateway = asked.around.gateway
-    if not mounts.claims:
-        return Placement()
-    there = await gateway.get("BackupPolicy", asked.namespace, policy)
-    found = place(
-        mounts,
-        await gateway.list("PersistentVolumeClaim", asked.namespace),
-        await gateway.list("Pod", asked.namespace),
-        known=BackupPolicyStatus.model_validate((there or {}).get("status") or {}).identity,
-    )
+    there = await gateway.get("BackupPolicy", asked.namespace, policy) if mounts.claims else None
+    known = BackupPolicyStatus.model_validate((there or {}).get("status") or {}).identity
+    found = await placed(mounts, asked.namespace, gateway, known=known)
     if isinstance(found, Verdict):
         raise RestoreImpossible(found.reason, found.message)
     return found

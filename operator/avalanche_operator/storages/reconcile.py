@@ -7,10 +7,10 @@ from typing import Any
 
 from avalanche_operator.api.common import ProbeStatus
 from avalanche_operator.api.storage import BackupStorageSpec, BackupStorageStatus
-from avalanche_operator.jobs.build import JobPlan, Placement, fingerprint, job
+from avalanche_operator.jobs.build import JobPlan, fingerprint, job
 from avalanche_operator.jobs.mounts import storage_part
 from avalanche_operator.jobs.observe import Outcome
-from avalanche_operator.jobs.placement import place
+from avalanche_operator.jobs.placed import placed
 from avalanche_operator.jobs.probing import (
     AGAIN_SECONDS,
     known,
@@ -79,7 +79,9 @@ async def _look(
 async def _decide(
     found: Object, spec: BackupStorageSpec, status: BackupStorageStatus, around: Surroundings
 ) -> Decision:
-    placement = await placement_of(found, spec, around)
+    meta = found["metadata"]
+    _, mounts = storage_part(meta["name"], spec)
+    placement = await placed(mounts, meta["namespace"], around.gateway)
     if isinstance(placement, Verdict):
         return Decision(placement, status, again_seconds=10.0)
     request = probe_request(found, spec, around.settings)
@@ -113,16 +115,6 @@ def _told(status: BackupStorageStatus, probe: ProbeStatus, outcome: Outcome) -> 
 
 
 _WAITING = "a Job finds out whether the storage is usable"
-
-
-async def placement_of(found: Object, spec: BackupStorageSpec, around: Surroundings) -> Placement | Verdict:
-    """Find where a pod must run that mounts this storage."""
-    _, mounts = storage_part(found["metadata"]["name"], spec)
-    if not mounts.claims:
-        return Placement()
-    namespace = found["metadata"]["namespace"]
-    claims = await around.gateway.list("PersistentVolumeClaim", namespace)
-    return place(mounts, claims, await around.gateway.list("Pod", namespace))
 
 
 async def _write(found: Object, decision: Decision, around: Surroundings) -> None:

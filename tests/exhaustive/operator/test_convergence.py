@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.world import NAMESPACE, Killed, World
+from tests.fakes.world import NAMESPACE, World, Writes
 from tests.unit.operator.objects import DATABASE, S3_SPEC, policy_spec
 
 Object = dict[str, Any]
@@ -73,15 +73,10 @@ def _came_to(world: World) -> Object:
 
 
 def _undisturbed() -> tuple[Object, int]:
-    world, writes = _begin(), 0
-
-    def count() -> None:
-        nonlocal writes
-        writes += 1
-
-    world.gateway.on_write = count
+    world = _begin()
+    writes = Writes(world)
     _play(world)
-    return _came_to(world), writes
+    return _came_to(world), writes.count
 
 
 EXPECTED, WRITES = _undisturbed()
@@ -96,17 +91,10 @@ def test_undisturbed_everything_succeeds() -> None:
 @pytest.mark.parametrize("number", range(1, WRITES + 1))
 def test_killed_between_any_two_writes_it_ends_as_undisturbed(number: int) -> None:
     """What lies between two writes only reads: killed before each of them is killed everywhere."""
-    world, writes = _begin(), 0
-
-    def kill() -> None:
-        nonlocal writes
-        writes += 1
-        if writes == number:
-            raise Killed
-
-    world.gateway.on_write = kill
+    world = _begin()
+    writes = Writes(world, number)
     _play(world, rounds=16)
-    assert writes >= number
+    assert writes.count >= number
     assert _came_to(world) == EXPECTED
 
 

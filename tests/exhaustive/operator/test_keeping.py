@@ -33,7 +33,7 @@ from avalanche_operator.keeping.decide import (
 )
 from avalanche_operator.keeping.policy import Place, looked_at
 from avalanche_operator.policies.decide import Runs, Tally
-from tests.fakes.world import NAMESPACE, Killed, World
+from tests.fakes.world import NAMESPACE, World, Writes
 from tests.unit.operator.objects import DATABASE, S3_SPEC, SETTINGS, applied, found, policy_spec
 
 Object = dict[str, Any]
@@ -351,15 +351,10 @@ def _without_times(came_to: Object) -> Object:
 
 
 def _undisturbed() -> tuple[Object, int]:
-    world, writes = _begin(), 0
-
-    def count() -> None:
-        nonlocal writes
-        writes += 1
-
-    world.gateway.on_write = count
+    world = _begin()
+    writes = Writes(world)
     _play(world)
-    return _without_times(_came_to(world)), writes
+    return _without_times(_came_to(world)), writes.count
 
 
 EXPECTED, WRITES = _undisturbed()
@@ -375,17 +370,10 @@ def test_undisturbed_what_is_held_stays_what_is_too_old_goes_and_what_is_erased_
 
 @pytest.mark.parametrize("number", range(1, WRITES + 1))
 def test_killed_between_any_two_writes_it_ends_as_undisturbed(number: int) -> None:
-    world, writes = _begin(), 0
-
-    def kill() -> None:
-        nonlocal writes
-        writes += 1
-        if writes == number:
-            raise Killed
-
-    world.gateway.on_write = kill
+    world = _begin()
+    writes = Writes(world, number)
     _play(world, rounds=20)
-    assert writes >= number
+    assert writes.count >= number
     assert _without_times(_came_to(world)) == EXPECTED
 
 

@@ -20,7 +20,7 @@ from avalanche_operator.notifications.decide import Past, event_of, wanted
 from avalanche_operator.notifications.missed import GRACE_SECONDS, MOST, counted, mark_of, missed
 from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.policies.decide import Tally
-from tests.fakes.world import NAMESPACE, Killed, World
+from tests.fakes.world import NAMESPACE, World, Writes
 from tests.unit.operator.objects import CHAT, DATABASE, MAIL, S3_SPEC, applied, found, policy_spec
 
 Object = dict[str, Any]
@@ -325,15 +325,10 @@ def _story(world: World) -> None:
 
 
 def _writes() -> tuple[list[tuple[str, str, str]], int]:
-    world, writes = _world(), 0
-
-    def count() -> None:
-        nonlocal writes
-        writes += 1
-
-    world.gateway.on_write = count
+    world = _world()
+    writes = Writes(world)
     _story(world)
-    return world.told, writes
+    return world.told, writes.count
 
 
 EXPECTED, WRITES = _writes()
@@ -351,14 +346,8 @@ def test_undisturbed_each_occasion_is_told_once() -> None:
 
 @pytest.mark.parametrize("number", range(1, WRITES + 1))
 def test_a_killed_operator_sends_neither_none_nor_two(number: int) -> None:
-    world, writes = _world(), 0
-
-    def kill() -> None:
-        nonlocal writes
-        writes += 1
-        if writes == number:
-            raise Killed
-
-    world.gateway.on_write = kill
+    world = _world()
+    writes = Writes(world, number)
     _story(world)
+    assert writes.count >= number
     assert world.told == EXPECTED

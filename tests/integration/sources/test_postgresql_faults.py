@@ -23,18 +23,12 @@ from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, Sour
 from avalanche_backup.sources.postgresql import dump
 from avalanche_backup.sources.postgresql.questions import ABILITIES
 from avalanche_backup.sources.postgresql.scope import MARKER
-from avalanche_contract.request import DirectoryStorage, PostgresqlSource
+from avalanche_contract.request import PostgresqlSource
 from tests.integration.conftest import FINGERPRINT, source_of
 from tests.integration.runs import PREFIX, Runner
 from tests.integration.servers import PASSWORD, Postgres, Session
 
 FORMATS = pytest.mark.parametrize("form", ["Plain", "Directory"])
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    (tmp_path / "volume").mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(tmp_path / "volume")), tmp_path / "scratch")
 
 
 def fails(runner: Runner, source: PostgresqlSource, kind: type[Failure], reason: str) -> Failure:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid
 from avalanche_backup.sources.postgresql import PostgresqlDatabase
-from avalanche_contract.request import DirectoryStorage, PostgresqlSource
+from avalanche_contract.request import PostgresqlSource
 from tests.integration import servers
 from tests.integration.conftest import source_of
 from tests.integration.runs import Runner
@@ -26,12 +25,6 @@ CREATE STATISTICS big_stats ON id, n FROM big; CREATE INDEX ON big (n);"""
 WAYS = pytest.mark.parametrize("way", [("Plain", 1), ("Custom", 1), ("Directory", 1), ("Directory", 2)])
 """How a part is stored, and by how many jobs it comes back."""
 New = Callable[..., PostgresqlSource]
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    (tmp_path / "volume").mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(tmp_path / "volume")), tmp_path / "scratch")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid
 from avalanche_backup.sources.postgresql import PostgresqlDatabase
 from avalanche_backup.sources.postgresql.clients import ENV_CLIENTS
 from avalanche_contract.exitcodes import ExitCode
-from avalanche_contract.request import DirectoryStorage, PostgresqlSource
+from avalanche_contract.request import PostgresqlSource
 from tests.integration import servers
 from tests.integration.conftest import FINGERPRINT, source_of
 from tests.integration.runs import PREFIX, Runner
@@ -25,12 +25,6 @@ _NUMBERS = itertools.count(1)
 _MANY = "DO $$ BEGIN FOR i IN 1..{count} LOOP EXECUTE format('CREATE TABLE t%s (a int PRIMARY KEY, b text)', {start} + i); END LOOP; END $$"
 Clients = Callable[..., Path]
 New = Callable[..., PostgresqlSource]
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    (tmp_path / "volume").mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(tmp_path / "volume")), tmp_path / "scratch")
 
 
 @pytest.fixture

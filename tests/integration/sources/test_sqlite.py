@@ -14,7 +14,7 @@ import pytest
 
 from avalanche_backup.errors import RestoreRefused, SourceInvalid, SourceUnavailable, VerificationFailed
 from avalanche_backup.sources import sqlite
-from avalanche_contract.request import DirectoryStorage, SqliteSource
+from avalanche_contract.request import SqliteSource
 from tests.integration.runs import PREFIX, Runner
 
 WRITER = """
@@ -45,13 +45,6 @@ def writer(database: Path) -> Iterator[subprocess.Popen[bytes]]:
     yield process
     process.kill()
     process.wait()
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    root = tmp_path / "volume"
-    root.mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(root)), tmp_path / "scratch")
 
 
 def source(path: Path) -> SqliteSource:

@@ -168,9 +168,9 @@ def metadata_of(configuration: Configuration, backup_id: str) -> BackupMetadata:
 
     :raises BackupMissing: there is none of this ID.
     """
-    from avalanche_backup.cli.places import find, holding  # noqa: PLC0415
+    from avalanche_backup.cli.places import find  # noqa: PLC0415
 
-    return find(holding(configuration, backup_id), backup_id)
+    return find(configuration, backup_id)[1]
 
 
 def verify(configuration: Configuration, backup_id: str, *, heal: bool = True) -> tuple[str, str, str]:
@@ -202,10 +202,9 @@ def plan_restore(
 
     ``jobs`` above 1: of a database, not in one transaction.
     """
-    from avalanche_backup.cli.places import find, holding  # noqa: PLC0415
+    from avalanche_backup.cli.places import find  # noqa: PLC0415
 
-    place = holding(configuration, backup_id, from_cloud=from_cloud)
-    metadata = find(place, backup_id)
+    place, metadata = find(configuration, backup_id, from_cloud=from_cloud)
     request = RestoreRequest(
         nonce=nonce(),
         mode="Plan",

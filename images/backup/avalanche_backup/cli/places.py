@@ -98,8 +98,10 @@ def missing(configuration: Configuration) -> list[tuple[str, Action]]:
     ]
 
 
-def holding(configuration: Configuration, backup_id: str, *, from_cloud: bool = False) -> Place:
-    """Give the place that a backup is read from: the folder where it lies there, else the bucket.
+def find(
+    configuration: Configuration, backup_id: str, *, from_cloud: bool = False
+) -> tuple[Place, BackupMetadata]:
+    """Give the place that a backup is read from, the folder where it lies there, else the bucket, and its metadata.
 
     :raises BackupMissing: it is in neither. :raises Failure: a place that may have it cannot be read.
     """
@@ -107,19 +109,14 @@ def holding(configuration: Configuration, backup_id: str, *, from_cloud: bool = 
     failures: list[Failure] = []
     for place in places:
         try:
-            find(place, backup_id)
-            return place
+            return place, _find(place, backup_id)
         except Failure as failure:
             failures.append(failure)
     unclear = [each for each in failures if not isinstance(each, BackupMissing)]
     raise (unclear or failures)[0]
 
 
-def find(place: Place, backup_id: str) -> BackupMetadata:
-    """Give the metadata of one backup in one place.
-
-    :raises BackupMissing: there is none of this ID.
-    """
+def _find(place: Place, backup_id: str) -> BackupMetadata:
     from avalanche_backup import catalog  # noqa: PLC0415
     from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
 

@@ -6,14 +6,11 @@ was told already is not told again. So there is one message for each change, how
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from avalanche_contract.exitcodes import PERMANENT, ExitCode
-from avalanche_contract.notification import Event
+from avalanche_contract.notification import QUIET, Event
 from avalanche_contract.result import Verdict
-
-QUIET = timedelta(hours=12)
-"""So long the same failure is not told again, however often it happens: a policy may run every minute."""
 
 
 def told_lately(reason: str, told_reason: str, told_time: datetime | None, now: datetime) -> bool:

@@ -49,7 +49,7 @@ from avalanche_backup.storage.parts import (
     PartPlan,
     PartUploads,
     patiently,
-    resent,
+    put_marked,
 )
 from avalanche_contract.request import AzureStorage
 
@@ -100,12 +100,10 @@ class AzureStore:
 
     def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
         """Write a small object."""
-        token = new_token()
-        try:
-            resent(lambda: self._put(key, data, token, overwrite))
-        except (ObjectExists, StorageUnavailable):
-            if not self.wrote(key, token, len(data)):
-                raise
+        put_marked(
+            lambda token: self._put(key, data, token, overwrite),
+            lambda token: self.wrote(key, token, len(data)),
+        )
 
     def _put(self, key: str, data: bytes, token: str, overwrite: bool) -> None:
         with self.mapped(key):

@@ -50,7 +50,7 @@ from avalanche_backup.storage.answers import (
 )
 from avalanche_backup.storage.base import PAGE, WRITER, ObjectInfo, ObjectWriter, new_token
 from avalanche_backup.storage.gcs_session import ResumableSession
-from avalanche_backup.storage.parts import MIB, Part, PartPlan, PartUploads, patiently, resent
+from avalanche_backup.storage.parts import MIB, Part, PartPlan, PartUploads, patiently, put_marked
 from avalanche_contract.request import GcsStorage
 
 _REFUSED = {
@@ -93,12 +93,10 @@ class GcsStore:
 
     def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
         """Write a small object."""
-        token = new_token()
-        try:
-            resent(lambda: self._put(key, data, token, overwrite))
-        except (ObjectExists, StorageUnavailable):
-            if not self.wrote(key, token, crc32c(data)):
-                raise
+        put_marked(
+            lambda token: self._put(key, data, token, overwrite),
+            lambda token: self.wrote(key, token, crc32c(data)),
+        )
 
     def _put(self, key: str, data: bytes, token: str, overwrite: bool) -> None:
         blob = self._blob(key)

@@ -18,8 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, TypeVar
 
-from avalanche_backup.errors import StorageInvalid, StorageUnavailable
+from avalanche_backup.errors import ObjectExists, StorageInvalid, StorageUnavailable
 from avalanche_backup.storage.answers import DAMAGED
+from avalanche_backup.storage.base import new_token
 
 Answer = TypeVar("Answer")
 MIB = 1024 * 1024
@@ -206,3 +207,18 @@ def resent(action: Callable[[], Answer]) -> Answer:
             if failure.reason != DAMAGED:
                 raise
     return action()
+
+
+def put_marked(put: Callable[[str], None], wrote: Callable[[str], bool]) -> None:
+    """Write a small object under a mark of its own; after an answer that may be wrong, what lies there decides.
+
+    ``put`` writes with a mark, ``wrote`` says whether the object there is what was written with it.
+
+    :raises ObjectExists: the name is another's. :raises StorageUnavailable: nothing of ours is there.
+    """
+    token = new_token()
+    try:
+        resent(lambda: put(token))
+    except (ObjectExists, StorageUnavailable):
+        if not wrote(token):
+            raise

@@ -52,7 +52,7 @@ from avalanche_backup.storage.answers import (
     broken_off,
 )
 from avalanche_backup.storage.base import CHUNK, PAGE, WRITER, ObjectInfo, ObjectWriter, new_token
-from avalanche_backup.storage.parts import IN_FLIGHT, Part, PartPlan, PartUploads, patiently, resent
+from avalanche_backup.storage.parts import IN_FLIGHT, Part, PartPlan, PartUploads, patiently, put_marked
 from avalanche_contract.request import S3Storage
 
 PARTS = PartPlan(most=10_000)
@@ -114,13 +114,11 @@ class S3Store:
 
     def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
         """Write a small object."""
-        token = new_token()
         condition = {} if overwrite else self.create_only(key)
-        try:
-            resent(lambda: self._put(key, data, token, condition))
-        except (ObjectExists, StorageUnavailable):
-            if not self.wrote(key, token, len(data)):
-                raise
+        put_marked(
+            lambda token: self._put(key, data, token, condition),
+            lambda token: self.wrote(key, token, len(data)),
+        )
 
     def _put(self, key: str, data: bytes, token: str, condition: dict[str, str]) -> None:
         with self.mapped(key):
