@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from avalanche_contract.base import Lenient
-from avalanche_contract.result import Decision, Entry, Plan
+from avalanche_contract.result import Checked, Decision, Entry, Plan
 
-LineKind = Literal["progress", "entry", "plan", "decision", "end"]
+LineKind = Literal["progress", "entry", "plan", "decision", "checked", "end"]
 
 
 class Progress(Lenient):
@@ -35,6 +35,7 @@ class Answer(Lenient):
     entries: tuple[Entry, ...] = ()
     plan: Plan | None = None
     decisions: tuple[Decision, ...] = ()
+    checked: tuple[Checked, ...] = ()
     complete: bool = False
     """The closing line was there, and counts what was read."""
 
@@ -63,6 +64,7 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
     plan: Plan | None = None
     entries: list[Entry] = []
     decisions: list[Decision] = []
+    checked: list[Checked] = []
     complete = False
     for kind, document in _ours(lines, nonce):
         try:
@@ -74,12 +76,20 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
                 plan = Plan.model_validate(document)
             elif kind == "decision":
                 decisions.append(Decision.model_validate(document))
+            elif kind == "checked":
+                checked.append(Checked.model_validate(document))
             elif kind == "end":
-                complete = document.get("count") == len(entries) + len(decisions) + (plan is not None)
+                count = len(entries) + len(decisions) + len(checked) + (plan is not None)
+                complete = document.get("count") == count
         except ValidationError:
             continue
     return Answer(
-        progress=progress, entries=tuple(entries), plan=plan, decisions=tuple(decisions), complete=complete
+        progress=progress,
+        entries=tuple(entries),
+        plan=plan,
+        decisions=tuple(decisions),
+        checked=tuple(checked),
+        complete=complete,
     )
 
 

@@ -241,11 +241,23 @@ class BackupRequest(_Request):
         return self
 
 
+class Rotation(Strict):
+    """Which backups of a place are read: those first that were not verified for longest, until a limit is reached."""
+
+    place: Place
+    writer: Writer = Writer()
+    """Whose backups they are: a folder of somebody else's is left alone."""
+    max_backups: int = Field(default=7, ge=1)
+    max_bytes: int | None = Field(default=None, ge=1)
+    """Stored bytes, once for each backup, however many copies are read; one backup is read at least."""
+
+
 class VerifyRequest(_Request):
-    """Read every copy of one backup whole, and compare it with its metadata."""
+    """Read every copy of one backup, or of several, whole, and compare it with its metadata."""
 
     verb: Literal["verify"] = "verify"
-    backup: BackupReference
+    backup: BackupReference | Rotation
+    """One, or several: then what is found of each is a line of the log."""
     others: Annotated[tuple[Place, ...], Field(max_length=COPIES_MAX - 1)] = ()
     """Where further copies belong."""
     heal: bool = False

@@ -82,6 +82,18 @@ class Entry(Lenient):
     """How it is in each place that was asked for; empty where only one was looked at."""
 
 
+class Checked(Lenient):
+    """What a verification found of one backup: ``Verified`` where one copy is whole; ``NotVerified`` says nothing of it."""
+
+    backup_id: str = Field(alias="backupID")
+    status: VerificationStatus
+    reason: str
+    message: str = ""
+    verified_time: Time | None = None
+    copies: tuple[Copy, ...] = ()
+    """How it is in each place that was looked at."""
+
+
 class TargetPlan(Lenient):
     """What one target of a restore is, and what the restore would do to it."""
 

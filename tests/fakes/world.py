@@ -21,8 +21,11 @@ from avalanche_contract.request import (
     ProbeRequest,
     Request,
     RestoreRequest,
+    Rotation,
+    VerifyRequest,
 )
 from avalanche_contract.result import (
+    Checked,
     Copy,
     Decision,
     Entry,
@@ -60,6 +63,10 @@ class World:
         self.held: dict[str, Mark] = {}
         """By backup ID: what lies beside it in the bucket."""
         self.refuse_cleanup = False
+        self.rotten: dict[str, set[str]] = {}
+        """By backup ID: the storages whose copy is damaged."""
+        self.known_rotten: set[str] = set()
+        """What people were told of."""
         self.plan_changes_once = False
         self.clock_skew_seconds = 0
         self.lose_results_of: set[str] = set()
@@ -220,6 +227,8 @@ class World:
             told = self._tell(request.notifications, request.event, request.reason)
             failed = {"verdict": "Failed", "reason": "NotificationFailed"} if told and told.failed else {}
             return base.model_copy(update={"notification": told, **failed}), []
+        if isinstance(request, VerifyRequest):
+            return self._verify(request, base)
         return self._act(request, base)
 
     def _act(self, request: Request, base: Result) -> tuple[Result, list[str]]:
@@ -277,6 +286,47 @@ class World:
             base = base.model_copy(update={"reason": "CleanedUp"})
         lines = [write_line(request.nonce, "decision", each) for each in told]
         return base, [*lines, write_line(request.nonce, "end", {"count": len(told)})]
+
+    def _verify(self, request: VerifyRequest, base: Result) -> tuple[Result, list[str]]:
+        """Read everything; a damaged copy is healed where another one is good."""
+        assert isinstance(request.backup, Rotation)
+        places = [each.storage.name for each in (request.backup.place, *request.others)]
+        checked = [self._check(each, places) for each in self.bucket.values()]
+        lines = [write_line(request.nonce, "checked", each) for each in checked]
+        lines.append(write_line(request.nonce, "end", {"count": len(checked)}))
+        bad = {each.backup_id for each in checked if each.status == "VerificationFailed"}
+        if bad - self.known_rotten:
+            told = self._tell(request.notifications, "VerificationFailed", "ArtifactDamaged")
+            self.known_rotten |= bad
+            base = base.model_copy(update={"notification": told})
+        if bad:
+            base = base.model_copy(update={"verdict": "Failed", "reason": "VerificationFailed"})
+        return base, lines
+
+    def _check(self, entry: Entry, places: list[str]) -> Checked:
+        rotten = self.rotten.get(entry.backup_id, set())
+        if set(places) - rotten:
+            rotten.clear()
+        copies = tuple(
+            Copy(
+                storage=name,
+                status="VerificationFailed" if name in rotten else "Verified",
+                reason="ArtifactDamaged" if name in rotten else "",
+                location=f"{name}:/",
+                checksum=CHECKSUM,
+                verified_time=None if name in rotten else self.time,
+            )
+            for name in places
+        )
+        good = not rotten
+        return Checked(
+            backup_id=entry.backup_id,
+            status="Verified" if good else "VerificationFailed",
+            reason="Verified" if good else "ArtifactDamaged",
+            message="whole" if good else "the SHA-256 is another",
+            verified_time=self.time if good else None,
+            copies=copies,
+        )
 
     def _decide(self, backup_id: str, last: bool) -> Decision:
         mark = self.held.get(backup_id, Mark())

@@ -31,7 +31,7 @@ from avalanche_contract.request import (
     VerifyRequest,
     Writer,
 )
-from avalanche_contract.result import Decision, Entry, Plan, Result
+from avalanche_contract.result import Checked, Decision, Entry, Plan, Result
 
 NONCE = "0123456789abcdef"
 NOBODY = Notifications()
@@ -48,6 +48,7 @@ class Reported:
     plans: list[Plan] = field(default_factory=list)
     notifications: list[Told] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    verified: list[Checked] = field(default_factory=list)
 
     def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
         """Remember the phase."""
@@ -69,6 +70,10 @@ class Reported:
     def decision(self, decision: Decision) -> None:
         """Remember a decision."""
         self.decisions.append(decision)
+
+    def checked(self, checked: Checked) -> None:
+        """Remember what was found of a backup."""
+        self.verified.append(checked)
 
 
 @dataclass(frozen=True)

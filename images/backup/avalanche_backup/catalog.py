@@ -256,10 +256,18 @@ def _read_owner(store: Store, key: str) -> dict[str, Any] | None:
 
 
 def write_verification(
-    store: Store, prefix: str, named: str, *, status: str, message: str, now: datetime
+    store: Store,
+    prefix: str,
+    named: str,
+    *,
+    status: str,
+    message: str,
+    now: datetime,
+    told_time: str | None = None,
 ) -> None:
-    """Write the last verdict on a backup beside it."""
+    """Write the last verdict on a backup beside it; ``told_time`` is when people were told of that damage."""
     document = {"backup_id": named, "status": status, "message": message, "verified_time": format_time(now)}
+    document |= {"told_time": told_time} if told_time else {}
     store.put(layout.verification_key(prefix, named), json.dumps(document, indent=2).encode(), overwrite=True)
 
 

@@ -33,7 +33,7 @@ from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.log import Progress, write_line
 from avalanche_contract.notification import Told
 from avalanche_contract.request import Request
-from avalanche_contract.result import Decision, Entry, Plan, Result, Verdict, dump_result
+from avalanche_contract.result import Checked, Decision, Entry, Plan, Result, Verdict, dump_result
 from avalanche_contract.wire import RequestInvalid, parse_request
 
 ENV_TERMINATION_LOG = "AVALANCHE_TERMINATION_LOG"
@@ -78,6 +78,11 @@ class LogReport:
         """Write what retention says of one backup."""
         self._count += 1
         self._write(write_line(self._nonce, "decision", decision))
+
+    def checked(self, checked: Checked) -> None:
+        """Write what a verification found of one backup."""
+        self._count += 1
+        self._write(write_line(self._nonce, "checked", checked))
 
     def end(self) -> None:
         """Write the closing line, which counts the lines of the answer."""

@@ -120,9 +120,13 @@ class Verification(ApiModel):
     """The last verdict on the stored bytes."""
 
     status: Literal["Verified", "NotVerified", "VerificationFailed"] = "NotVerified"
-    """`Verified`: every byte was read back, decoded and compared."""
+    """`Verified`: every byte was read back, decoded and compared. `VerificationFailed`: no copy is what was written."""
     last_verified_time: Moment | None = None
-    """When that was."""
+    """When it was last found whole."""
+    reason: Annotated[str, Field(max_length=128)] | None = None
+    """What the last verification found, in one CamelCase word for programs."""
+    message: Annotated[str, Field(max_length=1024)] | None = None
+    """What the last verification found, in a sentence for people."""
 
 
 class Lookup(ApiModel):
@@ -181,7 +185,7 @@ class BackupStatus(ApiModel):
     phase: Phase | None = None
     """Only `Succeeded` is a backup that was written, read back and found whole."""
     conditions: Conditions = ()
-    """`Ready`: the run left a good backup. `Available`: its data is in storage. `CopiesComplete`: of several destinations, each holds a copy. `ChangeApplied`: what the spec asks for was done."""
+    """`Ready`: the run left a good backup. `Available`: its data is in storage. `Verified`: what verifications found since. `CopiesComplete`: of several destinations, each holds a copy. `ChangeApplied`: what the spec asks for was done."""
     job: Name | None = None
     """The Job of a manual run, once there was one."""
     lookup: Lookup | None = None

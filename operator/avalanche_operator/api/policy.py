@@ -25,6 +25,7 @@ from avalanche_operator.api.pod import Group, PodTemplate
 from avalanche_operator.api.retention import CleanupStatus, PolicyRetention
 from avalanche_operator.api.schedule import Schedule
 from avalanche_operator.api.source import PolicySource
+from avalanche_operator.api.verification import PolicyVerification, VerificationRun
 
 
 class Destination(ApiModel):
@@ -127,7 +128,7 @@ class BackupPolicySpec(ApiModel):
     """Spread policies of one schedule: each has a later minute of its own, at most this much later, in the same hour.
     What it comes to stands in `status.schedule`."""
     suspend: bool = False
-    """Start no scheduled runs and no cleanups; Backups made by hand run all the same."""
+    """Start no scheduled runs, no cleanups and no verifications; Backups made by hand run all the same."""
     starting_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
     """How late a run may still start, after the cluster was away."""
     concurrency_policy: Literal["Forbid", "Allow"] = "Forbid"
@@ -160,6 +161,8 @@ class BackupPolicySpec(ApiModel):
     """How many destinations must hold the backup for a run to succeed; left out, all of them."""
     retention: PolicyRetention | None = None
     """Which backups stay. Left out, everything is kept and nothing is cleaned up."""
+    verification: PolicyVerification = PolicyVerification()
+    """When and how much of what lies in storage is read back again."""
     compression: PolicyCompression = PolicyCompression()
     """How it is compressed."""
     encryption: PolicyEncryption | None = None
@@ -205,7 +208,7 @@ class BackupPolicyStatus(ApiModel):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
-    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `RetentionApplied`: what the last cleanup came to. `Paused`: a restore works on the sources."""
+    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `RetentionApplied`: what the last cleanup came to. `BackupsVerified`: what verifications found; False as long as one of its backups is damaged. `Paused`: a restore works on the sources."""
     schedule: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="The schedule with every H and jitterSeconds resolved."
     )
@@ -232,8 +235,12 @@ class BackupPolicyStatus(ApiModel):
     last_failed_time: Moment | None = None
     """When the last of those ended."""
     backup_count: Annotated[int, Field(ge=0)] = 0
-    """How many of its Backups in this cluster are good and still in storage."""
+    """How many of its Backups in this cluster are good, not found damaged, and still in storage."""
     size_bytes: Annotated[int, Field(ge=0)] = 0
     """What those hold in storage, together."""
     last_cleanup: CleanupStatus | None = None
     """The last cleanup that was recorded."""
+    last_verification: VerificationRun | None = None
+    """The last verification that was recorded."""
+    last_verified_time: Moment | None = None
+    """When a verification last found everything whole that it read."""

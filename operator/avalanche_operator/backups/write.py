@@ -10,6 +10,7 @@ from avalanche_operator.keeping.decide import conditions
 from avalanche_operator.kube import events
 from avalanche_operator.kube.conditions import merge_conditions, ready
 from avalanche_operator.settings import Surroundings
+from avalanche_operator.verifying.decide import condition as verified
 
 Object = dict[str, Any]
 
@@ -20,7 +21,7 @@ async def write_status(found: Object, after: BackupStatus, around: Surroundings)
     before = (found.get("status") or {}).get("conditions") or ()
     verdicts = (
         *ready(condition(after), stalled=after.phase in TERMINAL),
-        *((complete,) if (complete := copies_complete(after)) else ()),
+        *(each for each in (copies_complete(after), verified(after)) if each),
         *conditions(BackupSpec.model_validate(found["spec"]), after, generation),
     )
     document = after.model_copy(update={"observed_generation": generation, "conditions": ()}).model_dump(
@@ -29,6 +30,6 @@ async def write_status(found: Object, after: BackupStatus, around: Surroundings)
     document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=now)
     if document == found.get("status"):
         return True
-    news = events.news(before, verdicts, "Ready", "Available", "ChangeApplied")
+    news = events.news(before, verdicts, "Ready", "Available", "Verified", "ChangeApplied")
     told = news if after.phase in TERMINAL else None
     return await events.write_status(around.gateway, found, document, news=told, now=now)

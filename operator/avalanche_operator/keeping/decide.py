@@ -12,7 +12,7 @@ from avalanche_contract.names import ANNOTATION_FORGOTTEN
 from avalanche_contract.result import Decision
 from avalanche_operator.api.backup import BackupSpec, BackupStatus, Refusal, Removal, Said
 from avalanche_operator.api.retention import CleanupStatus
-from avalanche_operator.jobs.observe import Outcome, controlled_by, ended_time
+from avalanche_operator.jobs.observe import Outcome, ended_time
 from avalanche_operator.kube.conditions import Verdict
 
 Object = dict[str, Any]
@@ -32,24 +32,6 @@ class Cleaned:
     decisions: dict[str, Decision]
     complete: bool
     """Every backup that lies in storage is among the decisions."""
-
-
-def unrecorded(jobs: Iterable[Object], cron_job: Object | None, last: CleanupStatus | None) -> list[Object]:
-    """Give the Jobs of the CronJob that ended and were not recorded yet, the first one first."""
-    if cron_job is None:
-        return []
-    uid = cron_job["metadata"]["uid"]
-    known = (last.time, last.job) if last is not None else None
-    found = [
-        (ended, each["metadata"]["name"], each)
-        for each in jobs
-        if controlled_by(each, uid) and (ended := ended_time(each)) is not None
-    ]
-    return [
-        each
-        for ended, name, each in sorted(found, key=lambda one: one[:2])
-        if known is None or (ended, name) > known
-    ]
 
 
 def cleaned(job: Object, outcome: Outcome, answer: Answer) -> Cleaned:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from avalanche_contract import names
-from avalanche_contract.log import Answer
 from avalanche_contract.request import CleanupRequest
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
@@ -15,7 +14,7 @@ from avalanche_operator.backups.write import write_status
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import nonce_of
 from avalanche_operator.jobs.placed import placed
-from avalanche_operator.jobs.run import look_at, pods_of, read_answer
+from avalanche_operator.jobs.series import hear, unrecorded
 from avalanche_operator.keeping.build import cleanup_cron_job, cleanup_name, mounts_of
 from avalanche_operator.keeping.decide import (
     Cleaned,
@@ -24,7 +23,6 @@ from avalanche_operator.keeping.decide import (
     has_data,
     retention_verdict,
     superfluous,
-    unrecorded,
 )
 from avalanche_operator.keeping.forget import forget
 from avalanche_operator.kube.conditions import Verdict
@@ -92,24 +90,13 @@ async def look_at_cleanups(found: Object, around: Surroundings) -> Kept:
     cron_job = await around.gateway.get("CronJob", meta["namespace"], cleanup_name(found))
     labels = {names.LABEL_OWNER_UID: meta["uid"], names.LABEL_VERB: "cleanup"}
     jobs = await around.gateway.list("Job", meta["namespace"], labels)
-    for each in unrecorded(jobs, cron_job, last):
-        told = await _told(found, each, around)
+    nonce = nonce_of(meta["uid"], around.settings.cluster_uid)
+    for each in unrecorded(jobs, cron_job, (last.time, last.job) if last else None):
+        told = cleaned(each, *await hear(around.gateway, each, nonce))
         if not await _show(found, told, looked_at(each), around):
             break  # a Backup changed meanwhile: the next look goes on from here
         last = told.status
     return Kept(retention_verdict(last), last)
-
-
-async def _told(found: Object, job: Object, around: Surroundings) -> Cleaned:
-    """Hear all pods of a cleanup: what the first one removed, before it failed, no later one can tell."""
-    nonce = nonce_of(found["metadata"]["uid"], around.settings.cluster_uid)
-    outcome, answer = await look_at(around.gateway, job, nonce), Answer()
-    for pod in await pods_of(around.gateway, job):
-        name = pod["metadata"]["name"]
-        more = await read_answer(around.gateway, found["metadata"]["namespace"], name, nonce)
-        complete = more.complete if name == outcome.pod else answer.complete
-        answer = Answer(decisions=answer.decisions + more.decisions, complete=complete)
-    return cleaned(job, outcome, answer)
 
 
 async def _show(found: Object, told: Cleaned, place: Place, around: Surroundings) -> bool:

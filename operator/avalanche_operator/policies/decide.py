@@ -33,6 +33,8 @@ class Runs:
     """When the last of them ended."""
     verdict: Verdict | None
     """LastRunSucceeded; ``None`` before the first run ended."""
+    damaged: tuple[str, ...] = ()
+    """The Backups that were found damaged, with no good copy."""
 
 
 def storage_verdict(storage: Object | None, name: str) -> Verdict | None:
@@ -75,6 +77,7 @@ class Tally:
         self._newest: tuple[Order, Verdict] | None = None
         self.last_slot: datetime | None = None
         """The newest slot that a scheduled Backup is of."""
+        self._damaged: list[str] = []
 
     def add(self, backup: Object) -> None:
         """Count one; skipped ones count neither way."""
@@ -95,7 +98,9 @@ class Tally:
             self._bad.append((order, end))
             return
         self._good = max(self._good, order)
-        if not status.get("removal"):
+        if _is_damaged(backup):
+            self._damaged.append(backup["metadata"]["name"])
+        elif not status.get("removal"):
             self._succeeded += 1
             self._size_bytes += status.get("sizeBytes", 0)
         self._last_successful = max(self._last_successful, status.get("completionTime", ""))
@@ -112,6 +117,7 @@ class Tally:
             failures=failures,
             last_failed=last_failed,
             verdict=self._newest[1] if self._newest else None,
+            damaged=tuple(self._damaged),
         )
 
 
@@ -192,6 +198,12 @@ def _last_run(newest: Object) -> Verdict:
 def _is_good(backup: Object) -> bool:
     accepted = _phase(backup) == "Suspect" and bool(backup["status"].get("anomalyAccepted"))
     return _phase(backup) == "Succeeded" or accepted
+
+
+def _is_damaged(backup: Object) -> bool:
+    status = backup["status"]
+    verification = status.get("verification") or {}
+    return verification.get("status") == "VerificationFailed" and not status.get("removal")
 
 
 def _creation(found: Object) -> tuple[str, str]:

@@ -29,6 +29,7 @@ from avalanche_operator.policies.missing import Slots, last_run, look_at_slots
 from avalanche_operator.policies.owned import apply_owned
 from avalanche_operator.policies.schedule import ScheduleInvalid, next_time, resolve, zone
 from avalanche_operator.settings import Surroundings
+from avalanche_operator.verifying.policy import Read, apply_verification, look_at_verifications
 
 Object = dict[str, Any]
 AGAIN_SECONDS = 600.0
@@ -67,7 +68,8 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     last = last_run(scheduled, tally.last_slot)
     slots = await look_at_slots(found, looked.schedule, last, around)
     kept = await look_at_cleanups(found, around)
-    state = _State(tally.runs(status), paused(restores, key.name), scheduled, slots, kept)
+    read = await look_at_verifications(found, around)
+    state = _State(tally.runs(status), paused(restores, key.name), scheduled, slots, kept, read)
     if await _write(found, looked, state, around):  # what is forgotten was counted before
         await forget_superfluous(found, tally.failed, around)
     await _tidy(found, looked, surplus(found, jobs, tally.phases), around)
@@ -104,6 +106,7 @@ async def _look_at_parts(found: Object, timed: Looked, around: Surroundings) -> 
         return replace(timed, verdict=obstacle or timed.verdict, again_seconds=10.0)
     await apply_owned(found, cron_job(applied, timed.schedule or ""), around.gateway)
     await apply_cleanup(applied, around)
+    await apply_verification(applied, around)
     looked = replace(timed, identity=applied.identity, copies=applied.copies)
     if applied.unplaceable:  # its CronJob is suspended
         looked = replace(looked, next_schedule=None)
@@ -214,6 +217,13 @@ class _State:
     scheduled: Object | None
     slots: Slots
     kept: Kept
+    read: Read
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Give the conditions."""
+        verified = self.read.verdict(self.runs.damaged)
+        return tuple(each for each in (self.runs.verdict, self.kept.verdict, verified, self.paused) if each)
 
 
 async def _write(found: Object, looked: Looked, state: _State, around: Surroundings) -> bool:
@@ -222,7 +232,8 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
     generation = found["metadata"]["generation"]
     verdicts = [
         *ready(looked.verdict, stalled=looked.stalled),
-        *(each for each in (looked.copies, state.runs.verdict, state.kept.verdict, state.paused) if each),
+        *((looked.copies,) if looked.copies else ()),
+        *state.verdicts,
     ]
     cron_status = (state.scheduled or {}).get("status") or {}
     document: Object = {
@@ -242,11 +253,13 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         "backupCount": state.runs.succeeded,
         "sizeBytes": state.runs.size_bytes,
         "lastCleanup": _document(state.kept.last),
+        "lastVerification": _document(state.read.last),
+        "lastVerifiedTime": format_time(time) if (time := state.read.last_verified_time) else None,
     }
     document = {name: value for name, value in document.items() if value is not None}
     if document == found.get("status"):
         return True
-    told = news(before, verdicts, "Ready", "RetentionApplied")
+    told = news(before, verdicts, "Ready", "RetentionApplied", "BackupsVerified")
     return await write_status(around.gateway, found, document, news=told, now=around.now())
 
 

@@ -76,12 +76,6 @@ def test_a_success_is_news_only_after_a_failure_that_was_told() -> None:
     assert decide.of_success("Suspect", failing=True) == "Suspect"
 
 
-def test_damage_is_news_once_and_a_storage_that_is_away_is_none() -> None:
-    assert decide.of_verification(ExitCode.VERIFICATION_FAILED, told_before=False) == "VerificationFailed"
-    assert decide.of_verification(ExitCode.VERIFICATION_FAILED, told_before=True) is None
-    assert decide.of_verification(ExitCode.STORAGE_UNAVAILABLE, told_before=False) is None
-
-
 @pytest.mark.parametrize(("reason", "hours", "lately"), [("A", 11, True), ("A", 12, False), ("B", 1, False)])
 def test_the_same_failure_is_known_for_twelve_hours(reason: str, hours: int, lately: bool) -> None:
     assert decide.told_lately(reason, "A", MOMENT, MOMENT + timedelta(hours=hours)) is lately

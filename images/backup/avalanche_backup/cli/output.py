@@ -12,7 +12,7 @@ import click
 import structlog
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Decision, Entry, Plan
+from avalanche_contract.result import Checked, Decision, Entry, Plan
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _REDRAW_SECONDS, _LINE_SECONDS = 0.2, 5.0
@@ -110,6 +110,10 @@ class ConsoleReport:
     def decision(self, decision: Decision) -> None:
         """Keep a decision."""
         self.decisions.append(decision)
+
+    def checked(self, checked: Checked) -> None:
+        """Say what was found of a backup."""
+        structlog.get_logger().info("verified", backup=checked.backup_id, status=checked.status)
 
     def close(self) -> None:
         """Leave the terminal's line clean."""

@@ -30,10 +30,3 @@ def of_success(verdict: Verdict, *, failing: bool) -> Event | None:
     if verdict == "Suspect":
         return "Suspect"
     return "Recovered" if verdict == "Succeeded" and failing else None
-
-
-def of_verification(exit_code: ExitCode, *, told_before: bool) -> Event | None:
-    """Say what a failed verification is worth: damage is told once, not every morning."""
-    if exit_code is not ExitCode.VERIFICATION_FAILED or told_before:
-        return None
-    return "VerificationFailed"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Decision, Entry, Plan
+from avalanche_contract.result import Checked, Decision, Entry, Plan
 
 
 class Report(Protocol):
@@ -29,6 +29,9 @@ class Report(Protocol):
 
     def decision(self, decision: Decision) -> None:
         """Give what retention says of one backup."""
+
+    def checked(self, checked: Checked) -> None:
+        """Give what a verification of several found of one."""
 
 
 def _utc_now() -> datetime:

@@ -59,7 +59,7 @@ def replace(good: Destination, target: Destination, backup_id: str, progress: Pr
     :raises Failure: it could not be; the copy is missing now, or as it was.
     """
     refuse_if_removed((good, target), backup_id)
-    _refuse_newer(target, backup_id)
+    refuse_newer(target, backup_id)
     target.store.delete(layout.metadata_key(target.prefix, backup_id))
     copy(good, target, backup_id, progress)
 
@@ -125,8 +125,11 @@ def _is_intact(reader: Reader, artifact: ArtifactMetadata) -> bool:
     return True
 
 
-def _refuse_newer(target: Destination, backup_id: str) -> None:
-    """Leave metadata alone that may be of a newer release: it is no damage that we cannot read it."""
+def refuse_newer(target: Destination, backup_id: str) -> None:
+    """Leave metadata alone that may be of a newer release: it is no damage that we cannot read it.
+
+    :raises StorageInvalid: it is (``MetadataNewer``).
+    """
     try:
         document = catalog.read_json(target.store, layout.metadata_key(target.prefix, backup_id)) or {}
     except StorageInvalid:

@@ -14,21 +14,24 @@ import structlog
 
 from avalanche_backup import attempts, catalog
 from avalanche_backup.attempts import Attempt
-from avalanche_backup.errors import VerificationFailed, explain, is_uncertain
+from avalanche_backup.errors import explain, is_uncertain
+from avalanche_backup.layout import type_of
 from avalanche_backup.notifications import decide
 from avalanche_backup.notifications.message import Occurrence
 from avalanche_backup.notifications.send import tell
 from avalanche_backup.storage.opening import open_store
-from avalanche_backup.verbs import backup, verify
+from avalanche_backup.verbs import backup, rotation, verify
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.destinations import RunIdentity
+from avalanche_backup.verbs.examined import Examined
 from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import backup_id
 from avalanche_contract.notification import Event
-from avalanche_contract.request import BackupRequest, VerifyRequest, Writer
+from avalanche_contract.request import BackupRequest, Rotation, VerifyRequest, Writer
 from avalanche_contract.result import Result
 
 _LOG = structlog.get_logger()
+NAMED_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,15 @@ def back_up(request: BackupRequest, context: Context) -> Result:
 
 
 def check(request: VerifyRequest, context: Context) -> Result:
-    """Verify, and tell of damage that was not there before."""
-    before = ""
-    with _harmless():
-        before = _last_verdict(request)
+    """Verify one backup or several, and tell once of damage that nobody was told of; also where it is broken off."""
+    found: list[Examined] = []
     try:
-        return verify.run(request, context)
-    except VerificationFailed as failure:
+        if isinstance(request.backup, Rotation):
+            return rotation.run(request, request.backup, context, found.append)
+        return verify.run(request, request.backup, context, found.append)
+    finally:
         with _harmless():
-            _damaged(request, context, failure, told_before=before == "VerificationFailed")
-        raise
+            _damaged(request, context, [each for each in found if each.damaged and not each.is_told])
 
 
 def where(writer: Writer) -> str:
@@ -124,23 +126,24 @@ def _succeeded(request: BackupRequest, context: Context, result: Result) -> None
             attempts.forget(store, place.prefix, failed)
 
 
-def _damaged(
-    request: VerifyRequest, context: Context, failure: VerificationFailed, *, told_before: bool
-) -> None:
-    event = decide.of_verification(failure.exit_code, told_before=told_before)
-    if event is None:
+def _damaged(request: VerifyRequest, context: Context, new: list[Examined]) -> None:
+    if not new:
         return
-    reference = request.backup
+    place, one = request.backup.place, new[0].backup_id if len(new) == 1 else ""
     happened = Occurrence(
-        event=event,
-        subject=f"{reference.backup_type} backup {reference.backup_id}",
-        where=reference.place.prefix.strip("/") or socket.gethostname(),
-        reason=failure.reason,
-        message=failure.message,
+        event="VerificationFailed",
+        subject=f"{type_of(one)} backup {one}" if one else f"{len(new)} backups",
+        where=place.prefix.strip("/") or socket.gethostname(),
+        reason=", ".join(
+            sorted({part.failure.reason for each in new for part in each.damaged if part.failure})
+        ),
+        message="; ".join(each.message for each in new[:NAMED_MAX]),
         time=context.now(),
-        backup_id=reference.backup_id,
+        backup_id=one,
     )
-    _tell(request, context, happened)
+    if _tell(request, context, happened):
+        for each in new:
+            verify.remember_told(each, context)
 
 
 def _of_backup(request: BackupRequest, context: Context, event: Event, run: _Run) -> Occurrence:
@@ -162,12 +165,6 @@ def _tell(request: BackupRequest | VerifyRequest, context: Context, happened: Oc
         return False
     context.report.told(told)
     return bool(told.sent)
-
-
-def _last_verdict(request: VerifyRequest) -> str:
-    place, named = request.backup.place, request.backup.backup_id
-    found = catalog.find(open_store(place.storage), place.prefix, named)
-    return str((found.verification or {}).get("status", ""))
 
 
 @contextmanager

@@ -7,77 +7,90 @@ request says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from avalanche_backup import catalog, layout
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import (
     BackupMissing,
     Failure,
-    IdentityMissing,
     StorageInvalid,
     VerificationFailed,
 )
-from avalanche_backup.metadata import BackupMetadata, combined_checksum, recipients_of
+from avalanche_backup.metadata import combined_checksum, recipients_of
 from avalanche_backup.pipeline.encryption import Identity
 from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.verbs import copying
 from avalanche_backup.verbs.artifacts import Reader, read_whole
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.destinations import differs, open_destination
+from avalanche_backup.verbs.examined import DAMAGED, Examined, Seen
 from avalanche_backup.verbs.keys import identities_for, named
-from avalanche_contract.request import VerifyRequest
-from avalanche_contract.result import Copy, Result
+from avalanche_contract.base import format_time
+from avalanche_contract.request import BackupReference, Credential, VerifyRequest
+from avalanche_contract.result import Result
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One place, and what was found there: a good copy has no ``failure``."""
-
-    place: Destination
-    found: Found | None
-    failure: Failure | None = None
-    healed: bool = False
-
-    @property
-    def damaged(self) -> bool:
-        """Say whether something is there, and wrong."""
-        return isinstance(self.failure, VerificationFailed)
-
-    @property
-    def absent(self) -> bool:
-        """Say whether nothing is there."""
-        return isinstance(self.failure, BackupMissing)
+def _forget(examined: Examined) -> None:
+    del examined
 
 
-def run(request: VerifyRequest, context: Context) -> Result:
-    """Verify one backup wherever it should lie; it is good where one copy is.
+def run(
+    request: VerifyRequest,
+    backup: BackupReference,
+    context: Context,
+    found_out: Callable[[Examined], None] = _forget,
+) -> Result:
+    """Verify one backup wherever it should lie; it is good where one copy is. ``found_out`` hears what was found.
 
     :raises VerificationFailed: no copy is good; the verdict was written beside each.
     :raises BackupMissing: it is in none of the places.
     :raises IdentityMissing: the identity that was given is missing or does not fit; nothing was read or written.
     """
-    backup_id = request.backup.backup_id
-    places = [open_destination(each) for each in (request.backup.place, *request.others)]
+    places = [open_destination(each) for each in (backup.place, *request.others)]
+    examined = examine(places, backup.backup_id, context, identity=backup.identity, heal=request.heal)
+    found_out(examined)
+    if examined.failure is not None:
+        raise examined.failure
+    return _result(request, context, examined)
+
+
+def examine(
+    places: Sequence[Destination],
+    backup_id: str,
+    context: Context,
+    *,
+    identity: Credential | None = None,
+    heal: bool = False,
+) -> Examined:
+    """Read every copy of a backup, heal where that is asked for, and write the verdict beside each.
+
+    :raises IdentityMissing: the identity that was given is missing or does not fit; nothing was read or written.
+    """
     looked = [_look(each, backup_id) for each in places]
     found = next((each.found for each in looked if each.found is not None), None)
-    identities = identities_for(found, request.backup.identity, needed=False) if found else ()
-    seen = [_verify(each, identities, context) for each in looked]
-    seen = _same_only(seen, backup_id)
-    good = next((each for each in seen if each.failure is None), None)
-    if good is None or good.found is None:
-        _record(seen, context, "")
-        raise _worst(seen)
-    if request.heal:
-        seen = [_healed(each, good, context) for each in seen]
-    metadata = good.found.metadata
-    reader = Reader(good.place.store, good.found, identities)
-    decoded = all(reader.decodes(each) for each in metadata.artifacts)
-    told = "" if decoded else f"not decoded: {_sealed(metadata)}, and no identity was given"
-    _record(seen, context, told)
-    return _result(request, context, seen, good.found, told)
+    identities = identities_for(found, identity, needed=False) if found else ()
+    seen = _same_only([_verify(each, identities, context) for each in looked], backup_id)
+    examined = Examined(backup_id, tuple(seen))
+    good = examined.good
+    if good is not None and good.found is not None:
+        if heal:
+            seen = [_healed(each, good, context) for each in seen]
+        reader = Reader(good.place.store, good.found, identities)
+        decoded = all(reader.decodes(each) for each in good.found.metadata.artifacts)
+        told = "" if decoded else f"not decoded: {_sealed(good.found)}, and no identity was given"
+        examined = Examined(backup_id, tuple(seen), told)
+    _record(examined, context)
+    return examined
+
+
+def remember_told(examined: Examined, context: Context) -> None:
+    """Write beside damaged copies that people know of them: told is told once, whoever verifies next."""
+    for each in examined.damaged:
+        told = each.failure.message if each.failure else ""
+        _write(each, examined.backup_id, context, status=DAMAGED, message=told, told=True)
 
 
 def verify(reader: Reader, context: Context, phase: str = "Verifying") -> None:
@@ -104,13 +117,23 @@ def _look(place: Destination, backup_id: str) -> Seen:
     if place.failure is not None:
         return Seen(place, None, place.failure)
     try:
-        return Seen(place, catalog.find(place.store, place.prefix, backup_id))
+        found = catalog.find(place.store, place.prefix, backup_id)
+        return Seen(place, found, before=found.verification or {})
     except BackupMissing as missing:
         if missing.reason == "MetadataInvalid":
-            return Seen(place, None, VerificationFailed(missing.message, reason=missing.reason))
+            return _unreadable(place, backup_id, missing)
         return Seen(place, None, missing)
     except Failure as failure:
         return Seen(place, None, failure)
+
+
+def _unreadable(place: Destination, backup_id: str, missing: BackupMissing) -> Seen:
+    try:
+        copying.refuse_newer(place, backup_id)
+        before = catalog.read_json(place.store, layout.verification_key(place.prefix, backup_id)) or {}
+    except Failure as failure:
+        return Seen(place, None, failure)
+    return Seen(place, None, VerificationFailed(missing.message, reason=missing.reason), before=before)
 
 
 def _verify(seen: Seen, identities: Sequence[Identity], context: Context) -> Seen:
@@ -118,9 +141,23 @@ def _verify(seen: Seen, identities: Sequence[Identity], context: Context) -> See
         return seen
     try:
         verify(Reader(seen.place.store, seen.found, identities), context)
+    except VerificationFailed as failure:
+        backup_id = seen.found.metadata.backup_id
+        if _is_leaving(seen.place, backup_id):
+            gone = BackupMissing(f"{backup_id} was removed from {seen.place.store.name} meanwhile")
+            return replace(seen, found=None, failure=gone)
+        return replace(seen, failure=failure)
     except Failure as failure:
         return replace(seen, failure=failure)
     return seen
+
+
+def _is_leaving(place: Destination, backup_id: str) -> bool:
+    """Say whether a removal has come meanwhile: what it takes away is not damaged."""
+    with suppress(Failure):
+        tombstone = place.store.head(layout.tombstone_key(place.prefix, backup_id))
+        return tombstone is not None or place.store.head(layout.metadata_key(place.prefix, backup_id)) is None
+    return False
 
 
 def _same_only(seen: Sequence[Seen], backup_id: str) -> list[Seen]:
@@ -145,62 +182,56 @@ def _healed(seen: Seen, good: Seen, context: Context) -> Seen:
         if seen.found is not None and not copying.same_backup(seen.found, good.found):
             raise differs(seen.place, backup_id)  # damaged as it is, it may be all that is left of another
         make(good.place, seen.place, backup_id, context.copied)
-        return Seen(seen.place, catalog.find(seen.place.store, seen.place.prefix, backup_id), healed=True)
+        return replace(
+            seen,
+            found=catalog.find(seen.place.store, seen.place.prefix, backup_id),
+            failure=None,
+            healed=True,
+        )
     except Failure as failure:
         told = f"{seen.failure.message}; it could not be made anew: {failure.message}"
         return replace(seen, failure=type(seen.failure)(told, reason=seen.failure.reason))
 
 
-def _worst(seen: Sequence[Seen]) -> Failure:
-    """Choose what to tell where no copy is good: damage, then a place that nobody could look into, then absence."""
-    failures = [each.failure for each in seen if each.failure is not None]
-    damaged = [each for each in failures if isinstance(each, VerificationFailed)]
-    unclear = [each for each in failures if not isinstance(each, BackupMissing)]
-    return (damaged or unclear or failures)[0]
-
-
-def _record(seen: Sequence[Seen], context: Context, told: str) -> None:
-    for each in seen:
-        if each.found is None or isinstance(each.failure, IdentityMissing):
-            continue
+def _record(examined: Examined, context: Context) -> None:
+    for each in examined.seen:
         if each.failure is None:
-            _write(each, context, status="Verified", message=told)
+            _write(each, examined.backup_id, context, status="Verified", message=examined.told)
         elif each.damaged:
-            _write(each, context, status="VerificationFailed", message=each.failure.message)
+            _write(each, examined.backup_id, context, status=DAMAGED, message=each.failure.message)
 
 
-def _write(seen: Seen, context: Context, *, status: str, message: str) -> None:
-    backup_id = seen.found.metadata.backup_id if seen.found else ""
+def _write(
+    seen: Seen, backup_id: str, context: Context, *, status: str, message: str, told: bool = False
+) -> None:
+    place, now = seen.place, context.now()
+    told_time = None if status != DAMAGED else format_time(now) if told else seen.told_time
     with suppress(StorageInvalid):  # a storage that is read-only: the verdict is told all the same
         catalog.write_verification(
-            seen.place.store, seen.place.prefix, backup_id, status=status, message=message, now=context.now()
+            place.store,
+            place.prefix,
+            backup_id,
+            status=status,
+            message=message,
+            now=now,
+            told_time=told_time,
         )
 
 
-def _result(
-    request: VerifyRequest, context: Context, seen: Sequence[Seen], found: Found, told: str
-) -> Result:
-    metadata = found.metadata
-    copies = tuple(_copy(each, metadata, context) for each in seen)
+def _result(request: VerifyRequest, context: Context, examined: Examined) -> Result:
+    good = examined.good
+    if good is None or good.found is None:
+        raise BackupMissing(f"there is no good copy of {examined.backup_id}")
+    metadata, copies = good.found.metadata, examined.copies(context.now())
     if len(copies) > 1:
-        good = next(each.place for each in seen if each.failure is None)
-        entry = catalog.entry(good.store, found)
+        entry = catalog.entry(good.place.store, good.found)
         context.report.entry(entry.model_copy(update={"copies": copies}))
-    bad = [each for each in copies if each.status != "Verified"]
-    healed = [each.place.store.name for each in seen if each.healed]
-    sentences = [
-        f"{metadata.backup_id}: every stored byte is what was written",
-        *([f"made anew in {', '.join(healed)}"] if healed else []),
-        *(f"{each.storage}: {each.message}" for each in bad),
-        *([told] if told else []),
-    ]
-    reason = "CopiesIncomplete" if bad else "Healed" if healed else "NotDecoded" if told else "Verified"
     return Result(
         nonce=request.nonce,
         verb="verify",
         verdict="Succeeded",
-        reason=reason,
-        message="; ".join(sentences),
+        reason=examined.reason,
+        message=examined.message,
         backup_id=metadata.backup_id,
         size_bytes=metadata.size_bytes,
         source_bytes=metadata.source_bytes,
@@ -210,30 +241,5 @@ def _result(
     )
 
 
-def _copy(seen: Seen, metadata: BackupMetadata, context: Context) -> Copy:
-    place, failure = seen.place, seen.failure
-    location = place.store.locate(layout.metadata_key(place.prefix, metadata.backup_id))
-    if failure is None:
-        return Copy(
-            storage=place.store.name,
-            location=location,
-            status="Verified",
-            reason="Healed" if seen.healed else "",
-            checksum=metadata.checksum,
-            verified_time=context.now(),
-        )
-    status = "VerificationFailed" if seen.damaged else "NotVerified"
-    reason = "CopyMissing" if seen.absent else failure.reason
-    return Copy.model_validate(
-        {
-            "storage": place.store.name,
-            "location": location,
-            "status": status,
-            "reason": reason,
-            "message": failure.message,
-        }
-    )
-
-
-def _sealed(metadata: BackupMetadata) -> str:
-    return f"it is encrypted for {named(recipients_of(metadata.artifacts))}"
+def _sealed(found: Found) -> str:
+    return f"it is encrypted for {named(recipients_of(found.metadata.artifacts))}"

@@ -1,0 +1,1 @@
+"""Reading back what lies in storage, by a CronJob per policy. ``build`` and ``decide`` are pure; ``policy`` reads, then writes."""

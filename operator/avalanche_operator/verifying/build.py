@@ -1,0 +1,72 @@
+"""The CronJob that verifies a policy's backups. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from avalanche_contract import names
+from avalanche_contract.request import Place, Rotation, VerifyRequest
+from avalanche_operator.jobs.build import JobPlan, nonce_of
+from avalanche_operator.jobs.mounts import Mounts, storage_part
+from avalanche_operator.notifications.build import notifications_part
+from avalanche_operator.policies.build import Applied, cron_job_of
+
+Object = dict[str, Any]
+
+
+def verification_name(policy: Object) -> str:
+    """Name the CronJob that verifies."""
+    return names.child_name(policy["metadata"]["name"], "BackupPolicy", "verify")
+
+
+def storage_mounts(applied: Applied) -> Mounts:
+    """Give what a pod mounts that verifies: the storages alone, and no identity that opens what is encrypted."""
+    return sum((mounts for _, mounts in _parts(applied)), Mounts())
+
+
+def verification_cron_job(applied: Applied, schedule: str, nodes: tuple[str, ...] | None) -> Object:
+    """Give the CronJob that verifies, as the user that writes the backups.
+
+    ``nodes`` are those of the storages' claims; ``None`` where no pod can mount them now.
+    """
+    spec, wanted = applied.spec, applied.spec.verification
+    first, *others = (place for place, _ in _parts(applied))
+    told, secrets = notifications_part(spec.notifications, retried=False)
+    request = VerifyRequest(
+        nonce=nonce_of(applied.policy["metadata"]["uid"], applied.settings.cluster_uid),
+        backup=Rotation(
+            place=first,
+            writer=applied.writer,
+            max_backups=wanted.max_backups,
+            max_bytes=wanted.max_bytes,
+        ),
+        others=tuple(others),
+        heal=bool(others),
+        notifications=told if told.channels else None,
+    )
+    plan = JobPlan(
+        name=verification_name(applied.policy),
+        owner=applied.policy,
+        request=request,
+        mounts=storage_mounts(applied) + secrets,
+        image=applied.settings.backup_image,
+        template=spec.pod_template.without_scratch,
+        placement=replace(applied.placement, nodes=nodes or ()),
+        deadline_seconds=spec.active_deadline_seconds,
+        backoff_limit=spec.backoff_limit,
+    )
+    found = cron_job_of(applied, plan, schedule)
+    found["spec"] |= {
+        "concurrencyPolicy": "Forbid",
+        "suspend": spec.suspend or wanted.suspend or nodes is None,
+        "successfulJobsHistoryLimit": spec.successful_jobs_history_limit,
+        "failedJobsHistoryLimit": spec.failed_jobs_history_limit,
+    }
+    return found
+
+
+def _parts(applied: Applied) -> list[tuple[Place, Mounts]]:
+    """Give the places and their mounts; to replace a damaged copy needs the key that may delete."""
+    parts = [storage_part(*each, prune=bool(applied.others)) for each in applied.storages]
+    return [(Place(storage=storage, prefix=applied.place.prefix), mounts) for storage, mounts in parts]

@@ -1,0 +1,91 @@
+"""The verifications of one policy: the CronJob as it should be, and what those that ended mean for its Backups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from avalanche_contract import names
+from avalanche_contract.request import VerifyRequest
+from avalanche_operator.api.backup import BackupStatus
+from avalanche_operator.api.policy import BackupPolicyStatus
+from avalanche_operator.api.verification import VerificationRun
+from avalanche_operator.backups.write import write_status
+from avalanche_operator.jobs.asked import request_of
+from avalanche_operator.jobs.build import nonce_of
+from avalanche_operator.jobs.placed import placed
+from avalanche_operator.jobs.series import hear, unrecorded
+from avalanche_operator.keeping.decide import has_data
+from avalanche_operator.kube.conditions import Verdict
+from avalanche_operator.policies.build import Applied
+from avalanche_operator.policies.owned import apply_owned
+from avalanche_operator.policies.schedule import resolve
+from avalanche_operator.settings import Surroundings
+from avalanche_operator.verifying.build import storage_mounts, verification_cron_job, verification_name
+from avalanche_operator.verifying.decide import Verified, after_verification, last_verified, verdict, verified
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the verifications of a policy came to."""
+
+    last: VerificationRun | None = None
+    last_verified_time: datetime | None = None
+
+    def verdict(self, damaged: Sequence[str]) -> Verdict:
+        """Say so in a condition; ``damaged`` are the names of its Backups that are."""
+        return verdict(self.last, damaged)
+
+
+async def apply_verification(applied: Applied, around: Surroundings) -> None:
+    """Make the CronJob that verifies as it should be.
+
+    :raises NameTaken: a CronJob of its name is not ours.
+    :raises ScheduleInvalid: the schedule cannot be used.
+    """
+    schedule = resolve(applied.spec.verification.schedule, applied.policy["metadata"]["uid"])
+    placement = await placed(storage_mounts(applied), applied.namespace, around.gateway)
+    nodes = None if isinstance(placement, Verdict) else placement.nodes
+    await apply_owned(applied.policy, verification_cron_job(applied, schedule, nodes), around.gateway)
+
+
+async def look_at_verifications(found: Object, around: Surroundings) -> Read:
+    """Bring what verifications found into the status of each Backup; recorded is one only when all of that is done."""
+    status = BackupPolicyStatus.model_validate(found.get("status") or {})
+    last, time = status.last_verification, status.last_verified_time
+    meta = found["metadata"]
+    cron_job = await around.gateway.get("CronJob", meta["namespace"], verification_name(found))
+    labels = {names.LABEL_OWNER_UID: meta["uid"], names.LABEL_VERB: "verify"}
+    jobs = await around.gateway.list("Job", meta["namespace"], labels)
+    nonce = nonce_of(meta["uid"], around.settings.cluster_uid)
+    for each in unrecorded(jobs, cron_job, (last.time, last.job) if last else None):
+        told = verified(each, *await hear(around.gateway, each, nonce))
+        if not await _show(found, told, _prefix(each), around):
+            break  # a Backup changed meanwhile: the next look goes on from here
+        last, time = told.run, last_verified(time, told.run)
+    return Read(last, time)
+
+
+def _prefix(job: Object) -> str | None:
+    """Give the folder that was looked at, as the Job's own request says."""
+    request = request_of(job)
+    return request.backup.place.prefix if isinstance(request, VerifyRequest) else None
+
+
+async def _show(found: Object, told: Verified, prefix: str | None, around: Surroundings) -> bool:
+    """Write what was found into each Backup; say whether all of it could be written."""
+    meta, whole = found["metadata"], True
+    fields = {"spec.policyRef.name": meta["name"]}
+    async for each in around.gateway.iterate("Backup", meta["namespace"], fields=fields):
+        status = BackupStatus.model_validate(each.get("status") or {})
+        checked = told.checked.get(status.backup_id or "")
+        if checked is None or status.prefix != prefix or not has_data(status):
+            continue
+        after = after_verification(status, checked)
+        if after != status:
+            whole = await write_status(each, after, around) and whole
+    return whole
