@@ -9,9 +9,16 @@ from pydantic import Field
 
 from avalanche_contract.base import Credential, Lenient, Strict
 
-Event = Literal["Failed", "Recovered", "Suspect", "VerificationFailed", "Missed"]
+Event = Literal["Failed", "Recovered", "Suspect", "VerificationFailed", "Missed", "ObjectiveMissed"]
 """What people are told of. ``Recovered`` is the first success after a failure that they were told of."""
-EVENTS: tuple[Event, ...] = ("Failed", "Recovered", "Suspect", "VerificationFailed", "Missed")
+EVENTS: tuple[Event, ...] = (
+    "Failed",
+    "Recovered",
+    "Suspect",
+    "VerificationFailed",
+    "Missed",
+    "ObjectiveMissed",
+)
 QUIET = timedelta(hours=12)
 """So long the same failure is not told again, however often it happens: a policy may run every minute."""
 

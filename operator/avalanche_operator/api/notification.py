@@ -88,8 +88,8 @@ class PolicyNotification(ApiModel):
     """Mail by SMTP."""
     urls_secret_ref: UrlsReference | None = None
     """Chat, push and webhooks, by URLs of apprise: most hold a token, so they lie in a Secret."""
-    events: Annotated[tuple[Event, ...], Field(min_length=1, max_length=5)] = EVENTS
-    """What is told: a `Failed` run, the first good one after it (`Recovered`), a `Suspect` backup, one whose stored bytes are damaged (`VerificationFailed`), slots without a run (`Missed`)."""
+    events: Annotated[tuple[Event, ...], Field(min_length=1, max_length=6)] = EVENTS
+    """What is told: a `Failed` run, the first good one after it (`Recovered`), a `Suspect` backup, one whose stored bytes are damaged (`VerificationFailed`), slots without a run (`Missed`), a recovery objective (`ObjectiveMissed`; that it is met again is `Recovered`)."""
 
 
 Notifications = Annotated[
@@ -113,6 +113,6 @@ class NotificationStatus(ApiModel):
     job: Name | None = None
     """The Job that told them, where the run's own pod could not."""
     slot: Moment | None = None
-    """The first slot that was missed."""
+    """The first slot that was missed; of an objective, when it was found to be missed or met again."""
     message: Text | None = None
     """Why somebody was not told."""

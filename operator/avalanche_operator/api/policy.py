@@ -21,6 +21,7 @@ from avalanche_operator.api.common import (
     rules,
 )
 from avalanche_operator.api.notification import Notifications, NotificationStatus
+from avalanche_operator.api.objectives import ObjectivesStatus, PolicyObjectives
 from avalanche_operator.api.pod import Group, PodTemplate
 from avalanche_operator.api.retention import CleanupStatus, PolicyRetention
 from avalanche_operator.api.schedule import Schedule
@@ -163,6 +164,8 @@ class BackupPolicySpec(ApiModel):
     """Which backups stay. Left out, everything is kept and nothing is cleaned up."""
     verification: PolicyVerification = PolicyVerification()
     """When and how much of what lies in storage is read back again."""
+    objectives: PolicyObjectives | None = None
+    """What a recovery must keep to; left out, nothing is judged."""
     compression: PolicyCompression = PolicyCompression()
     """How it is compressed."""
     encryption: PolicyEncryption | None = None
@@ -208,7 +211,7 @@ class BackupPolicyStatus(ApiModel):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
-    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `RetentionApplied`: what the last cleanup came to. `BackupsVerified`: what verifications found; False as long as one of its backups is damaged. `Paused`: a restore works on the sources."""
+    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `RetentionApplied`: what the last cleanup came to. `BackupsVerified`: what verifications found; False as long as one of its backups is damaged. `ObjectivesMet`: whether the objectives are met, and since when. `Paused`: a restore works on the sources."""
     schedule: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="The schedule with every H and jitterSeconds resolved."
     )
@@ -244,3 +247,5 @@ class BackupPolicyStatus(ApiModel):
     """The last verification that was recorded."""
     last_verified_time: Moment | None = None
     """When a verification last found everything whole that it read."""
+    objectives: ObjectivesStatus | None = None
+    """What the objectives were judged by."""

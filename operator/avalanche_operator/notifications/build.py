@@ -44,9 +44,9 @@ class Telling:
 
     @property
     def job_name(self) -> str:
-        """Name the Job: by the Backup, or by the policy and the first slot that was missed."""
+        """Name the Job: by the Backup, or by the policy, what it is told of, and the slot that was missed."""
         meta = self.owner["metadata"]
-        slot = (self.pending.slot.isoformat(),) if self.pending.slot else ()
+        slot = (self.pending.event, self.pending.slot.isoformat()) if self.pending.slot else ()
         return names.child_name(meta["name"], self.owner["kind"], meta["uid"], "notify", *slot)
 
 

@@ -63,7 +63,7 @@ def storage_verdict(storage: Object | None, name: str) -> Verdict | None:
 class Tally:
     """Counts the Backups of a policy as they pass, in any order, and keeps none of them."""
 
-    def __init__(self, jobs: Iterable[Object] = ()) -> None:
+    def __init__(self, jobs: Iterable[Object] = (), until: datetime | None = None) -> None:
         self.phases: dict[str, str] = {}
         """Of the Backups that show one of these Jobs, by its UID."""
         self._jobs = {each["metadata"]["uid"] for each in jobs}
@@ -78,6 +78,9 @@ class Tally:
         self.last_slot: datetime | None = None
         """The newest slot that a scheduled Backup is of."""
         self._damaged: list[str] = []
+        self.newest: datetime | None = None
+        """The moment of the data of the newest backup that could be restored; none that claims to be of after ``until``."""
+        self._until = until
 
     def add(self, backup: Object) -> None:
         """Count one; skipped ones count neither way."""
@@ -101,6 +104,9 @@ class Tally:
         if _is_damaged(backup):
             self._damaged.append(backup["metadata"]["name"])
         elif not status.get("removal"):
+            moment = _moment(backup)
+            if moment is not None and (self._until is None or moment <= self._until):
+                self.newest = max(moment, self.newest or moment)
             self._succeeded += 1
             self._size_bytes += status.get("sizeBytes", 0)
         self._last_successful = max(self._last_successful, status.get("completionTime", ""))
@@ -204,6 +210,14 @@ def _is_damaged(backup: Object) -> bool:
     status = backup["status"]
     verification = status.get("verification") or {}
     return verification.get("status") == "VerificationFailed" and not status.get("removal")
+
+
+def _moment(backup: Object) -> datetime | None:
+    """Give the moment of the data of a backup that was verified."""
+    status = backup["status"]
+    verified = (status.get("verification") or {}).get("status") == "Verified"
+    told = status.get("snapshotTime")
+    return datetime.fromisoformat(told) if verified and told else None
 
 
 def _creation(found: Object) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from avalanche_contract import names
@@ -22,6 +22,7 @@ from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
 from avalanche_operator.kube.events import news, write_status
 from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.kube.queue import Key
+from avalanche_operator.objectives.policy import Aimed, look_at_objectives
 from avalanche_operator.policies.applied import apply_to
 from avalanche_operator.policies.build import Applied, cron_job, cron_job_name, probe_job
 from avalanche_operator.policies.decide import Runs, Tally, paused, stranded, surplus_jobs
@@ -33,6 +34,8 @@ from avalanche_operator.verifying.policy import Read, apply_verification, look_a
 
 Object = dict[str, Any]
 AGAIN_SECONDS = 600.0
+CLOCK_TOLERANCE = timedelta(minutes=15)
+"""So far the clocks of nodes may be ahead; data from later than that is from a clock that is wrong."""
 CLAIMS_AGAIN_SECONDS = 60.0
 """A claim moves with the pods that use it, and the CronJob's runs must go where it is."""
 
@@ -69,11 +72,13 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     slots = await look_at_slots(found, looked.schedule, last, around)
     kept = await look_at_cleanups(found, around)
     read = await look_at_verifications(found, around)
-    state = _State(tally.runs(status), paused(restores, key.name), scheduled, slots, kept, read)
+    aimed = await look_at_objectives(found, tally.newest, restores, around)
+    state = _State(tally.runs(status), paused(restores, key.name), scheduled, slots, kept, read, aimed)
     if await _write(found, looked, state, around):  # what is forgotten was counted before
         await forget_superfluous(found, tally.failed, around)
     await _tidy(found, looked, surplus(found, jobs, tally.phases), around)
-    return 1.0 if created or slots.pending else looked.again_seconds
+    soon = 1.0 if created or slots.pending else looked.again_seconds
+    return min(soon, aimed.again_seconds) if aimed.again_seconds is not None else soon
 
 
 async def _look(found: Object, status: BackupPolicyStatus, around: Surroundings) -> Looked:
@@ -164,7 +169,7 @@ async def _runs_of(found: Object, scheduled: Object | None, around: Surroundings
 
 async def _count(key: Key, jobs: list[Object], around: Surroundings) -> Tally:
     """Count the policy's Backups, one page of them in memory at a time."""
-    tally = Tally(jobs)
+    tally = Tally(jobs, around.now() + CLOCK_TOLERANCE)
     fields = {"spec.policyRef.name": key.name}
     async for each in around.gateway.iterate("Backup", key.namespace, fields=fields):
         tally.add(each)
@@ -218,12 +223,14 @@ class _State:
     slots: Slots
     kept: Kept
     read: Read
+    aimed: Aimed
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Give the conditions."""
         verified = self.read.verdict(self.runs.damaged)
-        return tuple(each for each in (self.runs.verdict, self.kept.verdict, verified, self.paused) if each)
+        told = (self.runs.verdict, self.kept.verdict, verified, self.aimed.verdict, self.paused)
+        return tuple(each for each in told if each)
 
 
 async def _write(found: Object, looked: Looked, state: _State, around: Surroundings) -> bool:
@@ -253,13 +260,14 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         "backupCount": state.runs.succeeded,
         "sizeBytes": state.runs.size_bytes,
         "lastCleanup": _document(state.kept.last),
+        "objectives": _document(state.aimed.status),
         "lastVerification": _document(state.read.last),
         "lastVerifiedTime": format_time(time) if (time := state.read.last_verified_time) else None,
     }
     document = {name: value for name, value in document.items() if value is not None}
     if document == found.get("status"):
         return True
-    told = news(before, verdicts, "Ready", "RetentionApplied", "BackupsVerified")
+    told = news(before, verdicts, "Ready", "RetentionApplied", "BackupsVerified", "ObjectivesMet")
     return await write_status(around.gateway, found, document, news=told, now=around.now())
 
 

@@ -15,6 +15,7 @@ _VERBS: dict[Event, str] = {
     "Suspect": "is suspect",
     "VerificationFailed": "failed verification",
     "Missed": "did not run",
+    "ObjectiveMissed": "misses its recovery objective",
 }
 _WHAT_TO_DO: dict[Event, str] = {
     "Failed": "This run left no backup; earlier ones are untouched. Mend what the message names: the next run, or one by "
@@ -24,6 +25,8 @@ _WHAT_TO_DO: dict[Event, str] = {
     "should be; accept the backup only if it is.",
     "VerificationFailed": "What lies in storage is not what was written. Restore from another backup or copy, make a new "
     "backup now, and look at the storage.",
+    "ObjectiveMissed": "If everything were lost now, more would be gone, or it would take longer, than is allowed. Look why "
+    "there is no newer good backup, or why restoring takes so long. You will be told when it is met again.",
     "Missed": "No backup was made. Look whether the scheduler, the nodes and the run before it are in order.",
 }
 
