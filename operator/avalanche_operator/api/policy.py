@@ -203,6 +203,10 @@ class CountedSlots(ApiModel):
     """The schedule and time zone that they were counted by; another one begins anew."""
     since: Moment
     """Slots before are none of ours."""
+    last: Moment | None = None
+    """The newest slot that a run was seen of."""
+    missed: Annotated[int, Field(ge=0)] = 0
+    """How many were missed before that run, in all; also those that passed while nobody looked."""
 
 
 class BackupPolicyStatus(ApiModel):

@@ -7,6 +7,7 @@ missed slot, which names the message about them, stays the same while more are m
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -38,7 +39,9 @@ def counted(before: CountedSlots | None, mark: str, *, created: datetime, now: d
     """Say since when slots count: since the policy was created, or since what they are counted by changed."""
     if before is not None and before.mark == mark:
         return before
-    return CountedSlots(mark=mark, since=created if before is None else now)
+    if before is None:
+        return CountedSlots(mark=mark, since=created)
+    return CountedSlots(mark=mark, since=now, last=before.last, missed=before.missed)
 
 
 def missed(
@@ -55,3 +58,15 @@ def missed(
     except StopIteration:  # a day that never comes
         pass
     return Missed(first, count) if first is not None else None
+
+
+def passed_over(
+    schedule: str, zone: ZoneInfo, *, since: datetime, runs: Iterable[datetime], late: timedelta
+) -> list[Missed]:
+    """Give the rows of slots after ``since`` that were too old to start when a later one did: nobody may have looked."""
+    rows: list[Missed] = []
+    for run in sorted(each for each in runs if each > since):
+        row = missed(schedule, zone, since=since, late=late, now=run)
+        rows += [row] if row is not None else []
+        since = run
+    return rows

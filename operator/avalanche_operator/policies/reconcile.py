@@ -26,7 +26,7 @@ from avalanche_operator.objectives.policy import Aimed, look_at_objectives
 from avalanche_operator.policies.applied import apply_to
 from avalanche_operator.policies.build import Applied, cron_job, cron_job_name, probe_job
 from avalanche_operator.policies.decide import Runs, Tally, paused, stranded, surplus_jobs
-from avalanche_operator.policies.missing import Slots, last_run, look_at_slots
+from avalanche_operator.policies.missing import Slots, look_at_slots, runs_known
 from avalanche_operator.policies.owned import apply_owned
 from avalanche_operator.policies.schedule import ScheduleInvalid, next_time, resolve, zone
 from avalanche_operator.settings import Surroundings
@@ -68,8 +68,8 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     tally = await _count(key, jobs, around)
     created = await _show_runs(found, jobs, tally.phases, around)
     restores = await around.gateway.list("RestoreRequest", key.namespace)
-    last = last_run(scheduled, tally.last_slot)
-    slots = await look_at_slots(found, looked.schedule, last, around)
+    runs = runs_known(scheduled, jobs, tally.last_slot)
+    slots = await look_at_slots(found, looked.schedule, runs, around)
     kept = await look_at_cleanups(found, around)
     read = await look_at_verifications(found, around)
     aimed = await look_at_objectives(found, tally.newest, restores, around)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,7 +18,7 @@ from avalanche_operator.api.policy import CountedSlots
 from avalanche_operator.jobs.build import job
 from avalanche_operator.notifications.build import notifications_part
 from avalanche_operator.notifications.decide import Past, event_of, wanted
-from avalanche_operator.notifications.missed import GRACE_SECONDS, MOST, counted, mark_of, missed
+from avalanche_operator.notifications.missed import GRACE_SECONDS, MOST, counted, mark_of, missed, passed_over
 from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.policies.decide import Tally
 from tests.fakes.world import NAMESPACE, World, Writes
@@ -300,6 +301,61 @@ def test_missed_slots_are_counted_shown_and_told_once_in_a_row() -> None:
     world.time = SLOT + timedelta(days=5, hours=2)
     world.run(4)
     assert len(world.told) == 4
+
+
+def test_slots_that_were_missed_while_nobody_looked_are_counted_and_told_although_a_run_came_first() -> None:
+    """The cluster and the operator were away for three days; the CronJob was faster than the operator."""
+    world = _world()
+    world.run(5)
+    _run_at(world, SLOT)
+    _run_at(world, SLOT + timedelta(days=4))
+    status = world.status("BackupPolicy", "nightly")
+    assert (status["missedRuns"], status["slots"]["missed"]) == (0, 3)
+    assert status["slots"]["last"] == "2026-03-05T02:00:00Z"
+    assert status["notification"]["slot"] == "2026-03-02T02:00:00Z"
+    assert world.told == [("Missed", "mail", "MissedSchedule"), ("Missed", "chat", "MissedSchedule")]
+
+
+def test_slots_that_were_shown_as_missed_are_still_counted_when_a_run_has_come() -> None:
+    world = _world()
+    world.run(5)
+    _run_at(world, SLOT)
+    world.time = SLOT + timedelta(days=2, hours=2)
+    world.run(4)
+    assert world.status("BackupPolicy", "nightly")["missedRuns"] == 2
+    _run_at(world, SLOT + timedelta(days=3))
+    status = world.status("BackupPolicy", "nightly")
+    assert (status["missedRuns"], status["slots"]["missed"]) == (0, 2)
+    assert len(world.told) == 2
+
+
+def test_runs_that_were_all_started_while_the_operator_was_away_miss_nothing() -> None:
+    world = _world()
+    world.run(5)
+    _run_at(world, SLOT)
+    for day in (1, 2, 3):
+        world.fire("nightly", SLOT + timedelta(days=day))
+    world.time = SLOT + timedelta(days=3)
+    world.run(4)
+    assert world.status("BackupPolicy", "nightly")["slots"].get("missed", 0) == 0 and world.told == []
+
+
+@given(SCHEDULES, ZONES, MOMENTS, st.lists(st.integers(0, 60), max_size=6), st.integers(1, 48))
+def test_looking_late_finds_what_looking_all_the_time_would_have_found(
+    schedule: str, zone: ZoneInfo, begin: datetime, days: list[int], hours: int
+) -> None:
+    """A slot is missed when no run is of it, or of one that came before it was too old to start."""
+    late, old = timedelta(hours=hours), timedelta(hours=hours, seconds=GRACE_SECONDS)
+    runs = sorted({begin + timedelta(days=each) for each in days if each})
+    rows = passed_over(schedule, zone, since=begin, runs=runs, late=late)
+    slots = itertools.takewhile(
+        lambda each: each <= (runs or [begin])[-1],
+        (each.astimezone(UTC) for each in CronSim(schedule, begin.astimezone(zone))),
+    )
+    lost = [each for each in slots if not any(each <= run < each + old for run in runs)]
+    by_run = itertools.groupby(lost, key=lambda slot: next(run for run in runs if run > slot))
+    expected = [(row[0], min(len(row), MOST)) for row in (list(each) for _, each in by_run)]
+    assert [(each.first, each.count) for each in rows] == expected
 
 
 def test_a_suspended_policy_misses_nothing_then_or_later() -> None:
