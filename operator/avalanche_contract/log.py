@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from avalanche_contract.base import Lenient
-from avalanche_contract.result import Checked, Decision, Entry, Plan
+from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan
 
-LineKind = Literal["progress", "entry", "plan", "decision", "checked", "end"]
+LineKind = Literal["progress", "entry", "plan", "decision", "checked", "listed", "end"]
 
 
 class Progress(Lenient):
@@ -36,6 +36,7 @@ class Answer(Lenient):
     plan: Plan | None = None
     decisions: tuple[Decision, ...] = ()
     checked: tuple[Checked, ...] = ()
+    listed: tuple[Listed, ...] = ()
     complete: bool = False
     """The closing line was there, and counts what was read."""
 
@@ -65,6 +66,7 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
     entries: list[Entry] = []
     decisions: list[Decision] = []
     checked: list[Checked] = []
+    listed: list[Listed] = []
     complete = False
     for kind, document in _ours(lines, nonce):
         try:
@@ -78,8 +80,11 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
                 decisions.append(Decision.model_validate(document))
             elif kind == "checked":
                 checked.append(Checked.model_validate(document))
+            elif kind == "listed":
+                listed.append(Listed.model_validate(document))
             elif kind == "end":
-                count = len(entries) + len(decisions) + len(checked) + (plan is not None)
+                answers = (entries, decisions, checked, listed)
+                count = sum(len(each) for each in answers) + (plan is not None)
                 complete = document.get("count") == count
         except ValidationError:
             continue
@@ -89,6 +94,7 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
         plan=plan,
         decisions=tuple(decisions),
         checked=tuple(checked),
+        listed=tuple(listed),
         complete=complete,
     )
 

@@ -94,6 +94,13 @@ class Checked(Lenient):
     """How it is in each place that was looked at."""
 
 
+class Listed(Lenient):
+    """A page of what lies in a policy's folder, in any of the storages that were looked into: nothing else does."""
+
+    storages: tuple[str, ...]
+    backup_ids: tuple[str, ...] = Field(alias="backupIDs")
+
+
 class TargetPlan(Lenient):
     """What one target of a restore is, and what the restore would do to it."""
 

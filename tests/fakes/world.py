@@ -29,6 +29,7 @@ from avalanche_contract.result import (
     Copy,
     Decision,
     Entry,
+    Listed,
     Mark,
     Plan,
     ProbeResult,
@@ -292,8 +293,10 @@ class World:
         assert isinstance(request.backup, Rotation)
         places = [each.storage.name for each in (request.backup.place, *request.others)]
         checked = [self._check(each, places) for each in self.bucket.values()]
-        lines = [write_line(request.nonce, "checked", each) for each in checked]
-        lines.append(write_line(request.nonce, "end", {"count": len(checked)}))
+        there = Listed(storages=tuple(places), backup_ids=tuple(each.backup_id for each in checked))
+        lines = [write_line(request.nonce, "listed", there)]
+        lines += [write_line(request.nonce, "checked", each) for each in checked]
+        lines.append(write_line(request.nonce, "end", {"count": len(lines)}))
         bad = {each.backup_id for each in checked if each.status == "VerificationFailed"}
         if bad - self.known_rotten:
             told = self._tell(request.notifications, "VerificationFailed", "ArtifactDamaged")

@@ -31,7 +31,7 @@ from avalanche_contract.request import (
     VerifyRequest,
     Writer,
 )
-from avalanche_contract.result import Checked, Decision, Entry, Plan, Result
+from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Result
 
 NONCE = "0123456789abcdef"
 NOBODY = Notifications()
@@ -49,6 +49,7 @@ class Reported:
     notifications: list[Told] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     verified: list[Checked] = field(default_factory=list)
+    pages: list[Listed] = field(default_factory=list)
 
     def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
         """Remember the phase."""
@@ -74,6 +75,10 @@ class Reported:
     def checked(self, checked: Checked) -> None:
         """Remember what was found of a backup."""
         self.verified.append(checked)
+
+    def listed(self, listed: Listed) -> None:
+        """Remember a page of what is there."""
+        self.pages.append(listed)
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,24 @@ def test_what_was_damaged_in_one_place_and_could_not_be_healed_comes_first_the_n
     assert list(told(both)) == [ids[2]] and healed.reason == "Healed"
 
 
+def test_all_that_is_there_is_listed_with_where_that_was_looked_for(both: Runner, tmp_path: Path) -> None:
+    ids = made(both, tmp_path, 3)
+    open_store(both.others[0]).delete(layout.metadata_key(PREFIX, ids[0]))
+    both.store.put(layout.metadata_key(PREFIX, ids[1]), b"{ garbled", overwrite=True)
+    rotate(both, 3, heal=False, max_backups=1)
+    (page,) = both.reported.pages
+    assert page.storages == ("first", "second") and list(page.backup_ids) == ids
+    gone = DirectoryStorage(name="second", root=str(tmp_path / "nowhere"))
+    with pytest.raises(VerificationFailed):  # the garbled one has no good copy now
+        rotate(replace(both, others=(gone,)), 4, max_backups=1)
+    assert both.reported.pages[-1].storages == ("first",)
+
+
+def test_an_emptied_bucket_is_an_empty_list(runner: Runner) -> None:
+    result = rotate(runner, 1)
+    assert [each.backup_ids for each in runner.reported.pages] == [()] and result.entry_count == 0
+
+
 def test_a_place_that_is_away_stops_nobody_and_one_that_is_anothers_is_left_alone(
     both: Runner, tmp_path: Path
 ) -> None:

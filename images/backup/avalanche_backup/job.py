@@ -33,7 +33,7 @@ from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.log import Progress, write_line
 from avalanche_contract.notification import Told
 from avalanche_contract.request import Request
-from avalanche_contract.result import Checked, Decision, Entry, Plan, Result, Verdict, dump_result
+from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Result, Verdict, dump_result
 from avalanche_contract.wire import RequestInvalid, parse_request
 
 ENV_TERMINATION_LOG = "AVALANCHE_TERMINATION_LOG"
@@ -83,6 +83,11 @@ class LogReport:
         """Write what a verification found of one backup."""
         self._count += 1
         self._write(write_line(self._nonce, "checked", checked))
+
+    def listed(self, listed: Listed) -> None:
+        """Write a page of what is there."""
+        self._count += 1
+        self._write(write_line(self._nonce, "listed", listed))
 
     def end(self) -> None:
         """Write the closing line, which counts the lines of the answer."""

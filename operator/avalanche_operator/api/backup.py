@@ -157,7 +157,7 @@ class Removal(ApiModel):
     """Why the data is no longer in storage."""
 
     reason: Literal["Expired", "Erased", "NotFound"]
-    """`Expired`: retention removed it. `Erased`: it was asked for. `NotFound`: a cleanup did not find it any more."""
+    """`Expired`: retention removed it. `Erased`: it was asked for. `NotFound`: a cleanup or a verification did not find it any more."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """What happened, in a sentence for people."""
     time: Moment | None = None

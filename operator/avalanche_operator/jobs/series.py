@@ -45,6 +45,7 @@ async def hear(gateway: Gateway, job: Object, nonce: str) -> tuple[Outcome, Answ
         answer = Answer(
             decisions=answer.decisions + more.decisions,
             checked=answer.checked + more.checked,
+            listed=answer.listed + more.listed,
             complete=more.complete if name == outcome.pod else answer.complete,
         )
     return outcome, answer

@@ -58,6 +58,19 @@ def cleaned(job: Object, outcome: Outcome, answer: Answer) -> Cleaned:
     return Cleaned(status, outcome.started, decisions, complete)
 
 
+@dataclass(frozen=True)
+class Place:
+    """What was looked at: the policy's folder in each of some storages."""
+
+    storages: frozenset[str] = frozenset()
+    prefix: str = ""
+
+    def holds(self, status: BackupStatus) -> bool:
+        """Say whether all that there is of a Backup lies here: what lies elsewhere too was not looked at."""
+        lies = set(status.storages) or {str(status.storage)}
+        return status.prefix == self.prefix and lies <= self.storages
+
+
 def retention_verdict(last: CleanupStatus | None) -> Verdict:
     """Say in a condition what the last cleanup came to."""
     if last is None:
@@ -93,13 +106,20 @@ def after_cleanup(status: BackupStatus, told: Cleaned, now: datetime) -> BackupS
 
 
 def _not_found(status: BackupStatus, told: Cleaned, now: datetime) -> BackupStatus:
-    seen = told.complete and told.began is not None and status.completion_time is not None
-    if not seen or status.removal is not None:
+    if not told.complete:
         return status
-    if status.completion_time is None or told.began is None or status.completion_time + SETTLED > told.began:
+    return missing(status, told.began, f"cleanup {told.status.job}", now)
+
+
+def missing(status: BackupStatus, began: datetime | None, looked: str, now: datetime) -> BackupStatus:
+    """Give the status of a Backup that somebody did not find who looked at the whole of its place from ``began`` on."""
+    if status.removal is not None or began is None or status.completion_time is None:
         return status
-    message = f"cleanup {told.status.job} did not find it in storage any more"
-    removal = Removal(reason="NotFound", message=message, time=now)
+    if status.completion_time + SETTLED > began:
+        return status
+    removal = Removal(
+        reason="NotFound", message=f"{looked} did not find it in storage any more"[:1024], time=now
+    )
     return status.model_copy(update={"kept_by": None, "removal": removal})
 
 

@@ -18,6 +18,7 @@ from avalanche_operator.jobs.series import hear, unrecorded
 from avalanche_operator.keeping.build import cleanup_cron_job, cleanup_name, mounts_of
 from avalanche_operator.keeping.decide import (
     Cleaned,
+    Place,
     after_cleanup,
     cleaned,
     has_data,
@@ -40,19 +41,6 @@ class Kept:
 
     verdict: Verdict | None = None
     last: CleanupStatus | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a cleanup looked at: the policy's folder in each of some storages."""
-
-    storages: frozenset[str] = frozenset()
-    prefix: str = ""
-
-    def holds(self, status: BackupStatus) -> bool:
-        """Say whether all that there is of a Backup lies here: what lies elsewhere too was not looked at."""
-        lies = set(status.storages) or {str(status.storage)}
-        return status.prefix == self.prefix and lies <= self.storages
 
 
 def looked_at(job: Object) -> Place:

@@ -13,6 +13,7 @@ from avalanche_contract.result import Copy as CopyTold
 from avalanche_operator.api.backup import BackupStatus, Copy, Verification
 from avalanche_operator.api.verification import VerificationRun
 from avalanche_operator.jobs.observe import Outcome, ended_time
+from avalanche_operator.keeping.decide import Place, has_data, missing
 from avalanche_operator.kube.conditions import Verdict
 
 Object = dict[str, Any]
@@ -26,6 +27,10 @@ class Verified:
     run: VerificationRun
     checked: Mapping[str, Checked]
     """By backup ID."""
+    began: datetime | None = None
+    listed: frozenset[str] | None = None
+    """All that lies in the storages that were looked into; ``None`` where that is not known."""
+    storages: frozenset[str] = frozenset()
 
 
 def verified(job: Object, outcome: Outcome, answer: Answer) -> Verified:
@@ -46,7 +51,35 @@ def verified(job: Object, outcome: Outcome, answer: Answer) -> Verified:
             "failed": count["VerificationFailed"],
         }
     )
-    return Verified(run, checked)
+    listed = {name for page in answer.listed for name in page.backup_ids}
+    looked = [frozenset(page.storages) for page in answer.listed]
+    return Verified(
+        run,
+        checked,
+        began=outcome.started,
+        listed=frozenset(listed) if answer.complete and looked else None,
+        storages=frozenset.intersection(*looked) if looked else frozenset(),
+    )
+
+
+def after_looking(status: BackupStatus, told: Verified, prefix: str, now: datetime) -> BackupStatus:
+    """Give the status of a Backup after a verification of its policy: whether it is there, and what was read of it."""
+    if status.backup_id is None or status.prefix != prefix:
+        return status
+    after = _there_or_not(status, status.backup_id, told, now)
+    checked = told.checked.get(status.backup_id)
+    return after_verification(after, checked) if checked is not None and has_data(after) else after
+
+
+def _there_or_not(status: BackupStatus, backup_id: str, told: Verified, now: datetime) -> BackupStatus:
+    if told.listed is None:
+        return status
+    if backup_id in told.listed:
+        back = status.removal is not None and status.removal.reason == "NotFound"
+        return status.model_copy(update={"removal": None}) if back else status
+    if Place(told.storages, status.prefix or "").holds(status):
+        return missing(status, told.began, f"verification {told.run.job}", now)
+    return status  # it may lie in a storage that was not looked into
 
 
 def after_verification(status: BackupStatus, told: Checked) -> BackupStatus:

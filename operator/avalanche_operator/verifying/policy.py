@@ -24,7 +24,7 @@ from avalanche_operator.policies.owned import apply_owned
 from avalanche_operator.policies.schedule import resolve
 from avalanche_operator.settings import Surroundings
 from avalanche_operator.verifying.build import storage_mounts, verification_cron_job, verification_name
-from avalanche_operator.verifying.decide import Verified, after_verification, last_verified, verdict, verified
+from avalanche_operator.verifying.decide import Verified, after_looking, last_verified, verdict, verified
 
 Object = dict[str, Any]
 
@@ -70,22 +70,21 @@ async def look_at_verifications(found: Object, around: Surroundings) -> Read:
     return Read(last, time)
 
 
-def _prefix(job: Object) -> str | None:
+def _prefix(job: Object) -> str:
     """Give the folder that was looked at, as the Job's own request says."""
     request = request_of(job)
-    return request.backup.place.prefix if isinstance(request, VerifyRequest) else None
+    return request.backup.place.prefix if isinstance(request, VerifyRequest) else ""
 
 
-async def _show(found: Object, told: Verified, prefix: str | None, around: Surroundings) -> bool:
+async def _show(found: Object, told: Verified, prefix: str, around: Surroundings) -> bool:
     """Write what was found into each Backup; say whether all of it could be written."""
     meta, whole = found["metadata"], True
     fields = {"spec.policyRef.name": meta["name"]}
     async for each in around.gateway.iterate("Backup", meta["namespace"], fields=fields):
         status = BackupStatus.model_validate(each.get("status") or {})
-        checked = told.checked.get(status.backup_id or "")
-        if checked is None or status.prefix != prefix or not has_data(status):
+        if not (has_data(status) or status.removal):
             continue
-        after = after_verification(status, checked)
+        after = after_looking(status, told, prefix, around.now())
         if after != status:
             whole = await write_status(each, after, around) and whole
     return whole

@@ -23,6 +23,7 @@ from avalanche_operator.jobs.series import unrecorded
 from avalanche_operator.keeping.build import Where, cleanup_cron_job, delete_job, hold_job
 from avalanche_operator.keeping.decide import (
     Cleaned,
+    Place,
     after_change,
     after_cleanup,
     cleaned,
@@ -31,7 +32,7 @@ from avalanche_operator.keeping.decide import (
     retention_verdict,
     superfluous,
 )
-from avalanche_operator.keeping.policy import Place, looked_at
+from avalanche_operator.keeping.policy import looked_at
 from avalanche_operator.policies.decide import Runs, Tally
 from tests.fakes.world import NAMESPACE, World, Writes
 from tests.unit.operator.objects import DATABASE, S3_SPEC, SETTINGS, applied, found, policy_spec

@@ -11,7 +11,7 @@ import pytest
 from avalanche_contract.log import Answer
 from avalanche_contract.names import child_name
 from avalanche_contract.request import Rotation
-from avalanche_contract.result import Checked, Result
+from avalanche_contract.result import Checked, Listed, Result
 from avalanche_contract.result import Copy as CopyTold
 from avalanche_contract.wire import parse_request
 from avalanche_operator.api.backup import BackupStatus, Copy, Verification
@@ -22,6 +22,7 @@ from avalanche_operator.policies.build import Applied
 from avalanche_operator.policies.decide import Tally
 from avalanche_operator.verifying.build import verification_cron_job
 from avalanche_operator.verifying.decide import (
+    after_looking,
     after_verification,
     condition,
     last_verified,
@@ -107,6 +108,38 @@ def test_a_backup_that_lies_elsewhere_too_is_not_judged_by_the_places_that_were_
     after = after_verification(STORED, _told("VerificationFailed", first=DAMAGED))
     assert after.verification == STORED.verification
     assert [each.storage for each in after.copies] == ["second"]
+
+
+def _looked(*ids: str, storages: tuple[str, ...] = ("first", "second"), complete: bool = True) -> Any:
+    job = {"metadata": {"name": "a"}, "status": {}}
+    answer = Answer(listed=(Listed(storages=storages, backup_ids=ids),), complete=complete)
+    return verified(job, Outcome("Ended", "Verified", "m", started=NOW, finished=NOW), answer)
+
+
+OLD = STORED.model_copy(update={"completion_time": NOW - timedelta(hours=2)})
+
+
+@pytest.mark.parametrize(("status", "told", "gone"), [
+    (OLD, _looked(), True),
+    (OLD, _looked(ID), False),
+    (OLD, _looked(complete=False), False),
+    (OLD, _looked(storages=("first",)), False),
+    (OLD.model_copy(update={"prefix": "another/"}), _looked(), False),
+    (OLD.model_copy(update={"completion_time": NOW - timedelta(minutes=30)}), _looked(), False),
+])  # fmt: skip
+def test_what_lies_in_none_of_its_places_any_more_is_said_and_nothing_that_may_lie_elsewhere(
+    status: BackupStatus, told: Any, gone: bool
+) -> None:
+    after = after_looking(status, told, "edna/nightly/", NOW)
+    assert (after.removal is not None and after.removal.reason == "NotFound") == gone
+    assert after_looking(after, _looked(ID), "edna/nightly/", NOW).removal is None, "it is there again"
+
+
+def test_pods_of_one_verification_that_saw_different_storages_are_believed_for_those_they_both_saw() -> None:
+    pages = (Listed(storages=("first", "second"), backup_ids=()), Listed(storages=("first",), backup_ids=()))
+    job = {"metadata": {"name": "a"}, "status": {}}
+    told = verified(job, Outcome("Ended", "R", finished=NOW), Answer(listed=pages, complete=True))
+    assert told.storages == {"first"}
 
 
 # --- the policy -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import click
 import structlog
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Checked, Decision, Entry, Plan
+from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _REDRAW_SECONDS, _LINE_SECONDS = 0.2, 5.0
@@ -114,6 +114,10 @@ class ConsoleReport:
     def checked(self, checked: Checked) -> None:
         """Say what was found of a backup."""
         structlog.get_logger().info("verified", backup=checked.backup_id, status=checked.status)
+
+    def listed(self, listed: Listed) -> None:
+        """Say how much there is."""
+        structlog.get_logger().info("listed", backups=len(listed.backup_ids), storages=list(listed.storages))
 
     def close(self) -> None:
         """Leave the terminal's line clean."""

@@ -22,9 +22,11 @@ from avalanche_backup.verbs.destinations import attempt, open_destination
 from avalanche_backup.verbs.examined import DAMAGED, Examined
 from avalanche_contract.base import parse_time
 from avalanche_contract.request import Rotation, VerifyRequest
-from avalanche_contract.result import Checked, Result
+from avalanche_contract.result import Checked, Listed, Result
 
 NAMED_MAX = 20
+PAGE = 200
+"""How many IDs one line of the log holds."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -87,6 +89,7 @@ def run(
     """
     places = [open_destination(each) for each in (rotation.place, *request.others)]
     shelves = _survey(places, rotation)
+    _list(places, shelves, context)
     candidates = candidates_of(shelves)
     order, done = Order(candidates, rotation, heal=request.heal), list[Examined]()
     for candidate in order:
@@ -113,6 +116,18 @@ def run(
         verified_time=context.now(),
         entry_count=len(done),
     )
+
+
+def _list(places: Sequence[Destination], shelves: Sequence[Shelf], context: Context) -> None:
+    """Tell what is there, page by page, and where that was looked for: what is not among it is in none of those places."""
+    names = tuple(each.store.name for each in places if each.failure is None)
+    ids = sorted({each for shelf in shelves for each in _ids(shelf)})
+    for start in range(0, max(1, len(ids)), PAGE):
+        context.report.listed(Listed(storages=names, backup_ids=tuple(ids[start : start + PAGE])))
+
+
+def _ids(shelf: Shelf) -> Iterable[str]:
+    return (*shelf.named, *shelf.damaged_ids, *shelf.tombstones)
 
 
 def candidates_of(shelves: Sequence[Shelf]) -> list[Candidate]:
