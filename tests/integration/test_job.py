@@ -12,7 +12,16 @@ import pytest
 
 from avalanche_contract import names
 from avalanche_contract.log import read_log
-from avalanche_contract.request import BackupRequest, DirectoryStorage, FilesSource, Place, Request, Run
+from avalanche_contract.request import (
+    BackupRequest,
+    DirectoryStorage,
+    FilesSource,
+    Place,
+    Request,
+    Rotation,
+    Run,
+    VerifyRequest,
+)
 from avalanche_contract.result import Result, parse_result
 from avalanche_contract.wire import dump_request, request_sha256
 
@@ -85,6 +94,26 @@ def test_sigkill_midway_leaves_no_backup(request_: BackupRequest, tmp_path: Path
     process.kill()
     process.communicate()
     assert list((tmp_path / "volume").rglob("*_metadata.json")) == [] and not (tmp_path / "result").exists()
+
+
+def test_a_verification_of_several_says_of_each_what_it_found_also_where_one_is_damaged(
+    request_: BackupRequest, tmp_path: Path
+) -> None:
+    start(request_, tmp_path).communicate()
+    made = result(tmp_path).backup_id
+    asked = VerifyRequest(
+        nonce=NONCE, scratch=request_.scratch, backup=Rotation(place=request_.destinations[0])
+    )
+    process = start(asked, tmp_path)
+    answer = read_log(process.communicate()[0].splitlines(), NONCE)
+    assert process.returncode == 0 and answer.complete and result(tmp_path).entry_count == 1
+    assert [(each.backup_id, each.status) for each in answer.checked] == [(made, "Verified")]
+    os.truncate(next((tmp_path / "volume").rglob("*.tar.gz")), 20)
+    process = start(asked, tmp_path)
+    answer = read_log(process.communicate()[0].splitlines(), NONCE)
+    assert process.returncode == 15 and answer.complete and answer.listed[0].backup_ids == (made,)
+    assert [each.status for each in answer.checked] == ["VerificationFailed"]
+    assert (result(tmp_path).verdict, result(tmp_path).reason) == ("Failed", "VerificationFailed")
 
 
 def test_a_request_that_changed_on_the_way_is_refused(request_: BackupRequest, tmp_path: Path) -> None:

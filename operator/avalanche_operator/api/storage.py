@@ -159,7 +159,7 @@ class BackupStorageSpec(ApiModel):
     )
     prune_credentials_secret_ref: LocalReference | None = Field(
         default=None,
-        description="Another Secret of the same keys, for cleanups and erasures alone: then the key that writes backups"
+        description="Another Secret of the same keys, for cleanups, verifications and erasures alone: then the key that writes backups"
         " need not be allowed to delete.",
     )
     access_mode: Literal["ReadWrite", "ReadOnly"] = Field(

@@ -67,6 +67,6 @@ def verification_cron_job(applied: Applied, schedule: str, nodes: tuple[str, ...
 
 
 def _parts(applied: Applied) -> list[tuple[Place, Mounts]]:
-    """Give the places and their mounts; to replace a damaged copy needs the key that may delete."""
-    parts = [storage_part(*each, prune=bool(applied.others)) for each in applied.storages]
+    """Give the places and their mounts, with the key that may delete: a verdict or a damaged copy is replaced by it."""
+    parts = [storage_part(*each, prune=True) for each in applied.storages]
     return [(Place(storage=storage, prefix=applied.place.prefix), mounts) for storage, mounts in parts]

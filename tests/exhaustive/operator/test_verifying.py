@@ -237,11 +237,11 @@ def test_it_is_switched_off_by_the_policy_by_itself_or_where_no_pod_could_mount_
     assert _cron(applied(**more), nodes)["spec"]["suspend"] is suspended
 
 
-def test_the_key_that_may_delete_is_mounted_only_where_a_copy_may_have_to_be_replaced() -> None:
+def test_the_key_that_may_delete_replaces_verdicts_and_copies_and_alone_nothing_is_healed() -> None:
     alone = applied(storage=PRUNED.model_dump(by_alias=True))
     both = replace(alone, others=(("second", BackupStorageSpec.model_validate(S3_SPEC)),))
-    assert "pruner" not in str(_cron(alone)) and not _request(_cron(alone)).heal
-    assert "pruner" in str(_cron(both))
+    assert "pruner" in str(_cron(alone)) and "'secretName': 'bucket'" not in str(_cron(alone))
+    assert (_request(_cron(alone)).heal, _request(_cron(both)).heal) == (False, True)
 
 
 def test_neither_sources_nor_what_opens_backups_are_mounted() -> None:
