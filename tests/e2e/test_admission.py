@@ -90,6 +90,12 @@ REFUSED = {
         _policy(DATABASE, notifications=[{**MAIL, "email": {**MAIL["email"], "to": ["a, b"]}}]),
         "should match",
     ),
+    "a size without a unit": (_policy(DATABASE, verification={"maxSize": "1000000"}), "such as 100Gi"),
+    "a verification at six fields": (
+        _policy(DATABASE, verification={"schedule": "0 0 6 * * *"}),
+        "five fields",
+    ),
+    "objectives of nothing": (_policy(DATABASE, objectives={}), "at least one of recoveryPointSeconds"),
     "a retention that keeps nothing": (_policy(DATABASE, retention={"keepDaily": 0}), "keeps something"),
     "a percentage of 0": (
         _policy(DATABASE, retention={"keepDaily": 1, "maxDeletePercent": 0}),

@@ -149,6 +149,17 @@ def test_damaged_metadata_fails_a_verification_of_all(project: Project) -> None:
     assert ended.returncode == 15 and verdicts["database_20200101_000000"] == "MetadataInvalid"
 
 
+def test_the_oldest_are_those_that_were_not_verified_for_longest(project: Project) -> None:
+    ids = [project.json(kind)["backup_id"] for kind in ("files", "database", "files")]
+    project.json("verify", "--backup-id", ids[0])
+    (verdict,) = project.folder.rglob(f"{ids[0]}_verification.json")
+    verdict.write_text(
+        json.dumps({**json.loads(verdict.read_text()), "verified_time": "2099-01-01T00:00:00Z"})
+    )
+    assert [each["backup_id"] for each in project.json("verify", "--oldest", "2")] == ids[1:]
+    assert project.run("verify", "--oldest", "1", "--all").returncode == 2
+
+
 @pytest.mark.parametrize("words", [("list",), ("verify", "--all"), ("verify", "--recent", "1")])
 def test_a_folder_of_backups_that_is_gone_is_no_empty_list(project: Project, words: tuple[str, ...]) -> None:
     ended = project.run(*words)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 from avalanche_backup import layout
@@ -277,6 +277,12 @@ def verification_of(found: Found) -> VerificationStatus:
         return "Verified"
     told = found.verification.get("status")
     return next((known for known in get_args(VerificationStatus) if known == told), "NotVerified")
+
+
+def verified_time(metadata: BackupMetadata, verification: dict[str, Any] | None) -> datetime:
+    """Say when a copy was last read: its commit read it back, unless what lies beside it cannot be understood."""
+    told = parse_time((verification or {}).get("verified_time"))
+    return told or (datetime.min.replace(tzinfo=UTC) if verification else metadata.completion_time)
 
 
 def entry(store: Store, found: Found) -> Entry:

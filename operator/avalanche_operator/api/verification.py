@@ -6,9 +6,21 @@ from typing import Annotated
 
 from pydantic import Field
 
-from avalanche_operator.api.common import ApiModel, Moment, Name
+from avalanche_operator.api.common import ApiModel, Moment, Name, rule, rules
 from avalanche_operator.api.schedule import Schedule
 
+Size = Annotated[
+    str,
+    Field(
+        max_length=16,
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[1-9][0-9]{0,8}(Ki|Mi|Gi|Ti)$')",
+                "a size is a whole number with Ki, Mi, Gi or Ti, such as 100Gi",
+            )
+        ),
+    ),
+]
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -22,7 +34,7 @@ class PolicyVerification(ApiModel):
     """Start no verifications by the schedule."""
     max_backups: Annotated[int, Field(ge=1, le=10000)] = 7
     """How many backups one verification reads."""
-    max_size: Annotated[str, Field(max_length=16, pattern=r"^[1-9][0-9]{0,8}(Ki|Mi|Gi|Ti)$")] = "100Gi"
+    max_size: Size = "100Gi"
     """How much of stored bytes one verification reads in each storage; one backup is read at least, however large."""
 
     @property

@@ -106,6 +106,9 @@ def list_(settings: Settings, backup_type: BackupType | None) -> None:
 @cli.command()
 @click.option("--backup-id", help="This one.")
 @click.option("--recent", type=click.IntRange(min=1), metavar="N", help="The newest N.")
+@click.option(
+    "--oldest", type=click.IntRange(min=1), metavar="N", help="The N that were not verified for longest."
+)
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @click.option(
     "--heal/--no-heal",
@@ -113,7 +116,15 @@ def list_(settings: Settings, backup_type: BackupType | None) -> None:
     help="Make copies anew that are missing or damaged, from a good one; the default with cloud.enabled.",
 )
 @click.pass_obj
-def verify(settings: Settings, backup_id: str | None, recent: int | None, every: bool, heal: bool) -> None:
+def verify(
+    settings: Settings,
+    *,
+    backup_id: str | None,
+    recent: int | None,
+    oldest: int | None,
+    every: bool,
+    heal: bool,
+) -> None:
     """Read backups back and compare every byte with what was written. Exit code 15 where one is damaged.
 
     Encrypted backups are decoded where backup.encryption.identity_file is set; where it is not, the stored bytes are
@@ -122,11 +133,13 @@ def verify(settings: Settings, backup_id: str | None, recent: int | None, every:
     """
     from avalanche_backup.cli import actions, places, verifying  # noqa: PLC0415
 
-    if [backup_id is not None, recent is not None, every].count(True) != 1:
-        raise UsageInvalid("say which: --backup-id ID, --recent N or --all")
+    if [backup_id is not None, recent is not None, oldest is not None, every].count(True) != 1:
+        raise UsageInvalid("say which: --backup-id ID, --recent N, --oldest N or --all")
     configuration = settings.configuration
     listing = places.Listing() if backup_id else places.list_places(configuration.places, None)
     wanted = [backup_id] if backup_id else [each.metadata.backup_id for each in listing.backups][:recent]
+    if oldest is not None:
+        wanted = verifying.oldest(configuration, (each.metadata for each in listing.backups), oldest)
     known = verifying.known_damage(configuration, wanted)
     verdicts = [(each, *actions.verify(configuration, each, heal=heal)) for each in wanted]
     if every:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from avalanche_backup.cli.configuration import Configuration
 from avalanche_backup.cli.output import ConsoleReport
 from avalanche_backup.errors import Failure
+
+if TYPE_CHECKING:
+    from avalanche_backup.metadata import BackupMetadata
 
 Verdict = tuple[str, str, str, str]
 """Backup ID, status, reason, message."""
@@ -20,17 +25,41 @@ NAMED_MAX = 20
 
 def known_damage(configuration: Configuration, backup_ids: list[str]) -> set[str]:
     """Give those that were found damaged before: people know of them."""
+    return {
+        each
+        for found in _verdicts(configuration, backup_ids)
+        for each, verdict in found.items()
+        if verdict.get("status") == DAMAGED
+    }
+
+
+def oldest(configuration: Configuration, backups: Iterable[BackupMetadata], count: int) -> list[str]:
+    """Give the IDs of those that were not verified for longest, in any place."""
+    from avalanche_backup.catalog import verified_time  # noqa: PLC0415
+
+    known = {each.backup_id: each for each in backups}
+    verdicts = _verdicts(configuration, list(known))
+
+    def age(backup_id: str) -> tuple[datetime, datetime, str]:
+        times = (verified_time(known[backup_id], found.get(backup_id)) for found in verdicts)
+        own = known[backup_id]
+        return max(times, default=own.completion_time), own.timestamp, backup_id
+
+    return sorted(known, key=age)[:count]
+
+
+def _verdicts(configuration: Configuration, backup_ids: list[str]) -> list[dict[str, dict[str, Any]]]:
+    """Give the verdicts that lie in each place that answers, by backup ID."""
     from avalanche_backup import catalog, layout  # noqa: PLC0415 - `--help` needs none of it
     from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
 
-    known: set[str] = set()
+    found: list[dict[str, dict[str, Any]]] = []
     for place in configuration.places:
         with suppress(Failure, ValueError):  # the verification itself says what is wrong
             store = open_store(place.storage)
             keys = {each: layout.verification_key(place.prefix, each) for each in backup_ids}
-            found = {each: catalog.read_json(store, key) or {} for each, key in keys.items()}
-            known |= {each for each, verdict in found.items() if verdict.get("status") == DAMAGED}
-    return known
+            found.append({each: catalog.read_json(store, key) or {} for each, key in keys.items()})
+    return found
 
 
 def tell_of_damage(configuration: Configuration, verdicts: list[Verdict], known: set[str]) -> None:

@@ -20,7 +20,6 @@ from avalanche_backup.verbs import verify
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.destinations import attempt, open_destination
 from avalanche_backup.verbs.examined import DAMAGED, Examined
-from avalanche_contract.base import parse_time
 from avalanche_contract.request import Rotation, VerifyRequest
 from avalanche_contract.result import Checked, Listed, Result
 
@@ -144,19 +143,15 @@ def _candidate(backup_id: str, shelves: Sequence[Shelf], found: Sequence[Found |
     return Candidate(
         backup_id=backup_id,
         size_bytes=max((each.metadata.size_bytes for each in there), default=0),
-        verified=max((_verified(each) for each in there), default=_NEVER),
+        verified=max(
+            (catalog.verified_time(each.metadata, each.verification) for each in there), default=_NEVER
+        ),
         lacking=any(good) and not all(good),
     )
 
 
 def _looks_good(shelf: Shelf, found: Found | None) -> bool:
     return found is not None and shelf.is_complete(found) and catalog.verification_of(found) != DAMAGED
-
-
-def _verified(found: Found) -> datetime:
-    """Say when a copy was last read; its commit read it back, unless what lies beside it cannot be understood."""
-    told = (found.verification or {}).get("verified_time")
-    return parse_time(told) or (_NEVER if found.verification else found.metadata.completion_time)
 
 
 def _age(candidate: Candidate) -> tuple[datetime, str]:
