@@ -19,6 +19,7 @@ from typing import Any
 from avalanche_backup import platforms
 from avalanche_backup.errors import SourceInvalid
 from avalanche_backup.sources.base import ProgressHook, Sink
+from avalanche_backup.sources.entries import PATH_MAX_BYTES
 from avalanche_backup.sources.tree import Found, shown, unreadable
 
 CHUNK = 1024 * 1024
@@ -75,6 +76,11 @@ class Archive:
 
         :raises SourceInvalid: it cannot be read, or got shorter meanwhile.
         """
+        if len(os.fsencode(found.path)) > PATH_MAX_BYTES:
+            raise SourceInvalid(
+                f"{shown(found.path)} has a path of over {PATH_MAX_BYTES} bytes: exclude it, or move it up",
+                reason="PathTooLong",
+            )
         mode = found.status.st_mode
         if stat.S_ISREG(mode):
             self._add_file(found)
@@ -194,8 +200,9 @@ def _information(path: str, status: os.stat_result) -> tarfile.TarInfo:
     information.uid, information.gid = status.st_uid, status.st_gid
     information.mtime = status.st_mtime_ns // 1_000_000_000
     if status.st_mtime_ns % 1_000_000_000:
-        whole, part = divmod(status.st_mtime_ns, 1_000_000_000)
-        information.pax_headers = {"mtime": f"{whole}.{part:09d}"}
+        whole, part = divmod(abs(status.st_mtime_ns), 1_000_000_000)
+        sign = "-" if status.st_mtime_ns < 0 else ""  # a decimal number, as POSIX has it: not rounded down
+        information.pax_headers = {"mtime": f"{sign}{whole}.{part:09d}"}
     return information
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed
+from avalanche_backup.sources.entries import ArchiveInvalid, content, entries, nanoseconds, opened
+from avalanche_backup.sources.tree import MARKER, shown
 
-CHUNK = 1024 * 1024
 _FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 _MODE = 0o777
 """Of files: set-id bits do not come back, a restore makes no program run as another user."""
@@ -66,8 +67,8 @@ class Extracted:
     directories: int = 0
     linkable: set[str] | None = None
     """Of a part: the files that other names may be hard links to; ``None`` where everything is restored."""
-    folders: list[tuple[str, int, float]] = field(default_factory=list)
-    """Modes and times of folders, set last: writing into a folder changes its time, and may need its mode."""
+    folders: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Modes and times (ns) of folders, set last: writing into a folder changes its time, and may need its mode."""
 
 
 def extract(stream: Stream, root: int, paths: tuple[str, ...]) -> Extracted:
@@ -77,24 +78,33 @@ def extract(stream: Stream, root: int, paths: tuple[str, ...]) -> Extracted:
     """
     done = Extracted(linkable=set() if paths else None)
     try:
-        with tarfile.open(
-            fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=CHUNK
-        ) as archive:  # type: ignore[call-overload]
-            for entry in archive:
-                archive.members.clear()  # it would keep every entry of a million
+        with opened(stream) as archive:
+            for entry in entries(archive):
                 if chosen(entry.name, paths):
                     _put(archive, entry, root, done)
                 elif entry.isdir() and leads(entry.name, paths):
                     _lead(entry, root, done)
-    except tarfile.TarError as error:
-        raise RestoreFailed(f"the archive cannot be read: {error}") from None
+    except ArchiveInvalid as error:
+        raise RestoreFailed(f"the archive cannot be read: {error}", reason="ArchiveInvalid") from None
     stream.drain()
-    for path, mode, moment in reversed(done.folders):
-        with _Inside(root, path) as (folder, name):
-            os.chmod(name, mode, dir_fd=folder)
-            os.utime(name, (moment, moment), dir_fd=folder, follow_symlinks=False)
+    for path in sorted(done.folders, reverse=True):  # what lies in a folder before the folder itself
+        _finish_folder(root, path, *done.folders[path])
     _sync(root)
     return done
+
+
+def _finish_folder(root: int, path: str, mode: int, moment: int) -> None:
+    """Set the mode and time of a folder through its descriptor: a link that took its place leads anywhere."""
+    try:
+        with _Inside(root, path) as (folder, name):
+            descriptor = os.open(name, _FOLDER, dir_fd=folder)
+            try:
+                os.fchmod(descriptor, mode)
+                os.utime(descriptor, ns=(moment, moment))
+            finally:
+                os.close(descriptor)
+    except (OSError, OverflowError):
+        raise RestoreFailed(f"{shown(path)} is no folder any more when its mode is set") from None
 
 
 def chosen(path: str, paths: tuple[str, ...]) -> bool:
@@ -115,7 +125,7 @@ def _lead(entry: tarfile.TarInfo, root: int, done: Extracted) -> None:
     path = _checked(entry.name)
     with _Inside(root, path, create=True) as (folder, name):
         if _make_folder(folder, name):
-            done.folders.append((path, entry.mode & _FOLDER_MODE, entry.mtime))
+            done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
 
 
 def _sync(root: int) -> None:
@@ -131,7 +141,7 @@ def _put(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, done: Extr
         with _Inside(root, path, create=True) as (folder, name):
             if entry.isdir():
                 _make_folder(folder, name)
-                done.folders.append((path, entry.mode & _FOLDER_MODE, entry.mtime))
+                done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
                 done.directories += 1
             elif entry.isreg() and not entry.issparse():
                 _write_file(archive, entry, folder, name)
@@ -146,15 +156,22 @@ def _put(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, done: Extr
                 _link(entry, root, folder, name)
                 done.links += 1
             else:
-                raise RestoreFailed(f"{path!r} is a device, a pipe or sparse: none is made")
+                raise RestoreFailed(f"{shown(path)} is a device, a pipe or sparse: none is made")
     except OSError as error:
-        raise RestoreFailed(f"{path!r} cannot be written: {os.strerror(error.errno or 0)}") from None
+        why = os.strerror(error.errno or 0)
+        raise RestoreFailed(f"{shown(path)} cannot be written: {why}") from None
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, ArchiveInvalid):
+            raise
+        raise RestoreFailed(f"{shown(path)} cannot be written: it holds what no file system takes") from None
 
 
 def _checked(name: str) -> str:
     parts = name.split("/")
     if name.startswith("/") or "\0" in name or any(part in ("", ".", "..") for part in parts):
-        raise RestoreFailed(f"the archive holds {name!r}, which would leave the target")
+        raise RestoreFailed(f"the archive holds {shown(name)}, which would leave the target")
+    if MARKER in parts:
+        raise RestoreFailed(f"the archive holds {MARKER}, which no backup does")
     return name
 
 
@@ -206,19 +223,10 @@ def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, n
     )
     try:
         try:
-            content = archive.extractfile(entry)
-            left = entry.size
-            while content is not None and left and (chunk := content.read(min(CHUNK, left))):
+            for chunk in content(archive, entry):
                 _write_all(descriptor, chunk)
-                left -= len(chunk)
-            if left:
-                raise RestoreFailed(f"the archive ends within {entry.name!r}")
             os.fchmod(descriptor, entry.mode & _MODE)
-            moment = (
-                int(float(entry.mtime) * 1e9)
-                if "mtime" not in entry.pax_headers
-                else _nanoseconds(entry.pax_headers["mtime"])
-            )
+            moment = nanoseconds(entry)
             os.utime(descriptor, ns=(moment, moment))
         finally:
             os.close(descriptor)
@@ -230,16 +238,11 @@ def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, n
         raise
 
 
-def _nanoseconds(text: str) -> int:
-    whole, _, part = text.partition(".")
-    return int(whole) * 1_000_000_000 + int((part + "000000000")[:9] or 0)
-
-
 def _check_link(entry: tarfile.TarInfo, linkable: set[str] | None) -> None:
     """Refuse a link to what was not restored: whatever lies under that name now is another file."""
     if linkable is not None and entry.linkname not in linkable:
         raise RestoreFailed(
-            f"{entry.name!r} is a hard link to {entry.linkname!r}, which was not restored: choose that as well",
+            f"{shown(entry.name)} is a hard link to {shown(entry.linkname)}, which was not restored: choose that as well",
             reason="LinkOutsidePaths",
         )
 

@@ -124,7 +124,7 @@ class FileTree:
         was_marked = marker.exists()
         stream = Stream(_counted(chunks, progress))
         try:
-            marker.write_text("A restore into this folder did not end. Restore again, or remove this file.\n")
+            _mark(marker)
         except OSError as error:
             raise RestoreRefused(
                 f"{self.target} cannot be written: {error.strerror}", reason="TargetReadOnly"
@@ -178,6 +178,13 @@ class FileTree:
                 for each in folder.iterdir():
                     if each.name != MARKER:
                         yield each.name if path == "." else f"{path}/{each.name}"
+
+
+def _mark(marker: Path) -> None:
+    """Leave a marker; a link that the target's owner put in its place is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
+    with os.fdopen(os.open(marker, flags, 0o644), "w") as file:
+        file.write("A restore into this folder did not end. Restore again, or remove this file.\n")
 
 
 def _counted(chunks: Iterator[bytes], progress: ProgressHook) -> Iterator[bytes]:

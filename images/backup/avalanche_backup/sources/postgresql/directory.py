@@ -19,6 +19,7 @@ from pathlib import Path
 from avalanche_backup import platforms
 from avalanche_backup.errors import RestoreRefused, SourceInvalid, SourceUnavailable, VerificationFailed
 from avalanche_backup.sources.base import ProgressHook, Sink
+from avalanche_backup.sources.entries import ArchiveInvalid, content, entries, opened
 from avalanche_backup.sources.extract import Stream
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import explain, tail
@@ -91,12 +92,12 @@ def unpack(chunks: Iterator[bytes], folder: Path, size: int) -> None:
         raise _full(f"{size} bytes are needed and {free} are free")
     stream, seen = Stream(chunks), False
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:  # type: ignore[call-overload]
-            for entry in archive:
+        with opened(stream) as archive:
+            for entry in entries(archive):
                 _unpack_one(archive, entry, folder)
                 seen = seen or entry.name == TOC
         stream.drain()
-    except tarfile.TarError as error:
+    except ArchiveInvalid as error:
         raise VerificationFailed(
             f"the archive cannot be read: {error}", reason="ArtifactIncomplete"
         ) from None
@@ -114,15 +115,17 @@ def _unpack_one(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) 
         raise RestoreRefused(
             f"the archive holds {entry.name!r}, which pg_dump does not write", reason="ArchiveInvalid"
         )
-    content = archive.extractfile(entry)
-    descriptor = os.open(
-        folder / entry.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_NOFOLLOW, 0o600
-    )
+    try:
+        descriptor = os.open(
+            folder / entry.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_NOFOLLOW, 0o600
+        )
+    except FileExistsError:
+        raise RestoreRefused(
+            f"the archive holds {entry.name} twice, which pg_dump does not write", reason="ArchiveInvalid"
+        ) from None
     with os.fdopen(descriptor, "wb") as file:
-        if content is not None:
-            shutil.copyfileobj(content, file, CHUNK)
-        if file.tell() != entry.size:
-            raise VerificationFailed(f"the archive ends within {entry.name}", reason="ArtifactIncomplete")
+        for chunk in content(archive, entry):
+            file.write(chunk)
 
 
 def _run(
