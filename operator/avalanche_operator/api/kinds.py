@@ -68,6 +68,8 @@ POLICY = Kind(
         _column("Reason", _condition("Ready", "reason")),
         _column("Last-Success", ".status.lastSuccessfulTime", kind="date"),
         _column("Backups", ".status.backupCount", kind="integer"),
+        _column("Verified", _condition("BackupsVerified"), wide=True),
+        _column("Objectives", _condition("ObjectivesMet"), wide=True),
         _column("Storage", ".spec.destinations[0].storageRef.name", wide=True),
         _column("Next", ".status.nextScheduleTime", wide=True),
         _column("Message", _condition("Ready", "message"), wide=True),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from avalanche_contract.log import Answer
 from avalanche_contract.names import ANNOTATION_FORGOTTEN
 from avalanche_contract.result import Decision
-from avalanche_operator.api.backup import BackupSpec, BackupStatus, Refusal, Removal, Said
+from avalanche_operator.api.backup import BackupSpec, BackupStatus, Refusal, Removal, Said, Verification
 from avalanche_operator.api.retention import CleanupStatus
 from avalanche_operator.jobs.observe import Outcome, ended_time
 from avalanche_operator.kube.conditions import Verdict
@@ -87,8 +87,7 @@ def after_cleanup(status: BackupStatus, told: Cleaned, now: datetime) -> BackupS
         return _not_found(status, told, now)
     if decision.removed:
         message = f"retention removed it: {', '.join(decision.reasons)}"[:1024]
-        removal = Removal(reason="Expired", message=message, time=now)
-        return status.model_copy(update={"kept_by": None, "removal": removal})
+        return without_data(status, Removal(reason="Expired", message=message, time=now))
     changes: dict[str, Any] = {
         "kept_by": tuple(each[:128] for each in decision.reasons[:32])
         if decision.verdict == "Keep"
@@ -120,7 +119,16 @@ def missing(status: BackupStatus, began: datetime | None, looked: str, now: date
     removal = Removal(
         reason="NotFound", message=f"{looked} did not find it in storage any more"[:1024], time=now
     )
-    return status.model_copy(update={"kept_by": None, "removal": removal})
+    return without_data(status, removal)
+
+
+def without_data(status: BackupStatus, removal: Removal) -> BackupStatus:
+    """Give the status of a Backup whose data is gone: nothing keeps it, and what was verified is no longer there."""
+    before = status.verification
+    verification = before and Verification(
+        status="NotVerified", last_verified_time=before.last_verified_time, reason=removal.reason
+    )
+    return status.model_copy(update={"kept_by": None, "removal": removal, "verification": verification})
 
 
 def superfluous(failed: Iterable[Object], limit: int) -> list[Object]:
@@ -175,7 +183,7 @@ def after_change(
         return _refused(status, step, outcome, generation, now)
     if step == "Delete":
         removal = Removal(reason="Erased", message=result.message[:1024], time=now)
-        return status.model_copy(update={"removal": removal, "refusal": None, "kept_by": None})
+        return without_data(status, removal).model_copy(update={"refusal": None})
     mark = result.mark
     return status.model_copy(
         update={
@@ -194,7 +202,7 @@ def _refused(
     reason = outcome.reason or "ResultLost"
     if step == "Delete" and reason == "BackupNotFound":
         removal = Removal(reason="NotFound", message=outcome.message[:1024], time=now)
-        return status.model_copy(update={"removal": removal, "refusal": None, "kept_by": None})
+        return without_data(status, removal).model_copy(update={"refusal": None})
     refusal = Refusal(
         generation=generation,
         reason=reason,

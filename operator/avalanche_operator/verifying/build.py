@@ -11,6 +11,7 @@ from avalanche_operator.jobs.build import JobPlan, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, storage_part
 from avalanche_operator.notifications.build import notifications_part
 from avalanche_operator.policies.build import Applied, cron_job_of
+from avalanche_operator.policies.schedule import resolve
 
 Object = dict[str, Any]
 
@@ -18,6 +19,17 @@ Object = dict[str, Any]
 def verification_name(policy: Object) -> str:
     """Name the CronJob that verifies."""
     return names.child_name(policy["metadata"]["name"], "BackupPolicy", "verify")
+
+
+def verification_schedule(applied: Applied) -> str:
+    """Give when to verify; policies that are spread by ``jitterSeconds`` do not verify all at once either.
+
+    :raises ScheduleInvalid: the schedule cannot be used.
+    """
+    spec, uid = applied.spec, applied.policy["metadata"]["uid"]
+    schedule = resolve(spec.verification.schedule, uid)
+    one_minute = schedule.split()[0].isdigit()
+    return resolve(schedule, uid, spec.jitter_seconds) if one_minute else schedule
 
 
 def storage_mounts(applied: Applied) -> Mounts:

@@ -125,12 +125,14 @@ def condition(status: BackupStatus) -> Verdict | None:
     found = status.verification
     if status.phase not in ("Succeeded", "Suspect") or found is None or status.removal is not None:
         return None
+    if found.status == "NotVerified":
+        return Verdict("Verified", "Unknown", "NotRead", "it was not read yet")
     if found.status == "VerificationFailed":
         return Verdict("Verified", "False", found.reason or found.status, found.message or "")
     return Verdict("Verified", "True", found.reason or "Verified", found.message or "")
 
 
-def verdict(last: VerificationRun | None, damaged: Sequence[str]) -> Verdict:
+def verdict(last: VerificationRun | None, damaged: Sequence[str], *, suspended: bool = False) -> Verdict:
     """Say in a condition of the policy what verifications found: damage lasts until the Backup is gone or good again."""
     if damaged:
         more = len(damaged) - NAMED_MAX
@@ -140,6 +142,8 @@ def verdict(last: VerificationRun | None, damaged: Sequence[str]) -> Verdict:
             " and look at the storage"
         )
         return Verdict("BackupsVerified", "False", "VerificationFailed", message)
+    if last is None and suspended:
+        return Verdict("BackupsVerified", "Unknown", "Suspended", "verifications are switched off")
     if last is None:
         return Verdict("BackupsVerified", "Unknown", "Waiting", "no verification has ended yet")
     good = last.succeeded and last.reason != "CopiesIncomplete"

@@ -10,7 +10,7 @@ from typing import Any
 from avalanche_contract import names
 from avalanche_contract.request import VerifyRequest
 from avalanche_operator.api.backup import BackupStatus
-from avalanche_operator.api.policy import BackupPolicyStatus
+from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.api.verification import VerificationRun
 from avalanche_operator.backups.write import write_status
 from avalanche_operator.jobs.asked import request_of
@@ -21,9 +21,13 @@ from avalanche_operator.keeping.decide import has_data
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.policies.build import Applied
 from avalanche_operator.policies.owned import apply_owned
-from avalanche_operator.policies.schedule import resolve
 from avalanche_operator.settings import Surroundings
-from avalanche_operator.verifying.build import storage_mounts, verification_cron_job, verification_name
+from avalanche_operator.verifying.build import (
+    storage_mounts,
+    verification_cron_job,
+    verification_name,
+    verification_schedule,
+)
 from avalanche_operator.verifying.decide import Verified, after_looking, last_verified, verdict, verified
 
 Object = dict[str, Any]
@@ -35,10 +39,11 @@ class Read:
 
     last: VerificationRun | None = None
     last_verified_time: datetime | None = None
+    suspended: bool = False
 
     def verdict(self, damaged: Sequence[str]) -> Verdict:
         """Say so in a condition; ``damaged`` are the names of its Backups that are."""
-        return verdict(self.last, damaged)
+        return verdict(self.last, damaged, suspended=self.suspended)
 
 
 async def apply_verification(applied: Applied, around: Surroundings) -> None:
@@ -47,7 +52,7 @@ async def apply_verification(applied: Applied, around: Surroundings) -> None:
     :raises NameTaken: a CronJob of its name is not ours.
     :raises ScheduleInvalid: the schedule cannot be used.
     """
-    schedule = resolve(applied.spec.verification.schedule, applied.policy["metadata"]["uid"])
+    schedule = verification_schedule(applied)
     placement = await placed(storage_mounts(applied), applied.namespace, around.gateway)
     nodes = None if isinstance(placement, Verdict) else placement.nodes
     await apply_owned(applied.policy, verification_cron_job(applied, schedule, nodes), around.gateway)
@@ -55,6 +60,7 @@ async def apply_verification(applied: Applied, around: Surroundings) -> None:
 
 async def look_at_verifications(found: Object, around: Surroundings) -> Read:
     """Bring what verifications found into the status of each Backup; recorded is one only when all of that is done."""
+    spec = BackupPolicySpec.model_validate(found["spec"])
     status = BackupPolicyStatus.model_validate(found.get("status") or {})
     last, time = status.last_verification, status.last_verified_time
     meta = found["metadata"]
@@ -67,7 +73,7 @@ async def look_at_verifications(found: Object, around: Surroundings) -> Read:
         if not await _show(found, told, _prefix(each), around):
             break  # a Backup changed meanwhile: the next look goes on from here
         last, time = told.run, last_verified(time, told.run)
-    return Read(last, time)
+    return Read(last, time, suspended=spec.suspend or spec.verification.suspend)
 
 
 def _prefix(job: Object) -> str:

@@ -20,7 +20,7 @@ from avalanche_operator.api.verification import PolicyVerification, Verification
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.policies.build import Applied
 from avalanche_operator.policies.decide import Tally
-from avalanche_operator.verifying.build import verification_cron_job
+from avalanche_operator.verifying.build import verification_cron_job, verification_schedule
 from avalanche_operator.verifying.decide import (
     after_looking,
     after_verification,
@@ -132,6 +132,10 @@ def test_what_lies_in_none_of_its_places_any_more_is_said_and_nothing_that_may_l
 ) -> None:
     after = after_looking(status, told, "edna/nightly/", NOW)
     assert (after.removal is not None and after.removal.reason == "NotFound") == gone
+    assert after.verification is not None
+    assert after.verification.status == ("NotVerified" if gone else "Verified"), (
+        "of what is gone nothing is verified"
+    )
     assert after_looking(after, _looked(ID), "edna/nightly/", NOW).removal is None, "it is there again"
 
 
@@ -235,6 +239,19 @@ def test_it_is_switched_off_by_the_policy_by_itself_or_where_no_pod_could_mount_
     more: Object, nodes: tuple[str, ...] | None, suspended: bool
 ) -> None:
     assert _cron(applied(**more), nodes)["spec"]["suspend"] is suspended
+
+
+@pytest.mark.parametrize(("schedule", "jitter"), [("0 6 * * *", 3000), ("*/5 * * * *", 0)])
+def test_policies_that_are_spread_do_not_verify_all_at_once(schedule: str, jitter: int) -> None:
+    built = applied(verification={"schedule": schedule}, jitterSeconds=3000)
+    minute, rest = verification_schedule(built).split(" ", 1)
+    assert rest == schedule.split(" ", 1)[1]
+    assert (0 < int(minute) <= jitter // 60) if jitter else minute == "*/5"
+
+
+def test_what_is_switched_off_does_not_wait() -> None:
+    assert verdict(None, (), suspended=True).reason == "Suspended"
+    assert verdict(RUN, (), suspended=True).reason == "Verified"
 
 
 def test_the_key_that_may_delete_replaces_verdicts_and_copies_and_alone_nothing_is_healed() -> None:
