@@ -101,11 +101,7 @@ def run(
         if isinstance(examined.failure, StorageUnavailable):
             raise examined.failure  # every other one would fail like it
         order.was_read(candidate, whole=all(each.failure is None for each in examined.seen))
-    if any(each.good is None and each.damaged for each in done):
-        raise VerificationFailed(_sentence(done, len(candidates)))
-    failures = [each.failure for each in done if each.failure is not None]
-    if failures and len(failures) == len(done):
-        raise failures[0]
+    _refuse_damage(done, len(candidates))
     return Result(
         nonce=request.nonce,
         verb="verify",
@@ -115,6 +111,18 @@ def run(
         verified_time=context.now(),
         entry_count=len(done),
     )
+
+
+def _refuse_damage(done: Sequence[Examined], total: int) -> None:
+    """End as a failure where a backup is damaged, or where none could be read.
+
+    :raises Failure: it is so.
+    """
+    if any(each.good is None and each.damaged for each in done):
+        raise VerificationFailed(_sentence(done, total))
+    failures = [each.failure for each in done if each.failure is not None]
+    if failures and len(failures) == len(done):
+        raise failures[0]
 
 
 def _list(places: Sequence[Destination], shelves: Sequence[Shelf], context: Context) -> None:
