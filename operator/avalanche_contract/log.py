@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from avalanche_contract.base import Lenient
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan
+from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Unreadable
 
-LineKind = Literal["progress", "entry", "plan", "decision", "checked", "listed", "end"]
+LineKind = Literal["progress", "entry", "plan", "decision", "checked", "listed", "unreadable", "end"]
 
 
 class Progress(Lenient):
@@ -37,6 +37,7 @@ class Answer(Lenient):
     decisions: tuple[Decision, ...] = ()
     checked: tuple[Checked, ...] = ()
     listed: tuple[Listed, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
     complete: bool = False
     """The closing line was there, and counts what was read."""
 
@@ -67,6 +68,7 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
     decisions: list[Decision] = []
     checked: list[Checked] = []
     listed: list[Listed] = []
+    unreadable: list[Unreadable] = []
     complete = False
     for kind, document in _ours(lines, nonce):
         try:
@@ -82,8 +84,10 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
                 checked.append(Checked.model_validate(document))
             elif kind == "listed":
                 listed.append(Listed.model_validate(document))
+            elif kind == "unreadable":
+                unreadable.append(Unreadable.model_validate(document))
             elif kind == "end":
-                answers = (entries, decisions, checked, listed)
+                answers = (entries, decisions, checked, listed, unreadable)
                 count = sum(len(each) for each in answers) + (plan is not None)
                 complete = document.get("count") == count
         except ValidationError:
@@ -95,6 +99,7 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
         decisions=tuple(decisions),
         checked=tuple(checked),
         listed=tuple(listed),
+        unreadable=tuple(unreadable),
         complete=complete,
     )
 

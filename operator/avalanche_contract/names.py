@@ -127,6 +127,14 @@ def backup_object_name(policy: str, moment: datetime) -> str:
     return f"{policy}-{moment.astimezone(UTC):%Y%m%d%H%M%S}"
 
 
+def metadata_key(prefix: str, backup_id: str) -> str:
+    """Give the key of a backup's metadata beneath the root of a storage.
+
+    :raises ValueError: that is no backup ID.
+    """
+    return f"{prefix}{parse_backup_id(backup_id)[0]}/{backup_id}_metadata.json"
+
+
 def policy_prefix(namespace: str, policy: str) -> str:
     """Give the folder of a policy's backups beneath the root of a storage."""
     return f"{namespace}/{policy}/"

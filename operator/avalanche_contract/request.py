@@ -367,6 +367,8 @@ class CatalogRequest(_Request):
     storage: Storage
     prefixes: tuple[str, ...] = ()
     """Folders ``<namespace>/<policy>/`` to read; empty is every one beneath the root."""
+    within: str | None = None
+    """Where no folders are named: only those whose name begins with this, ``<namespace>/``."""
     run_identity: str | None = None
     """Only the backup of this run."""
     after: str = ""

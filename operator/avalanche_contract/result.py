@@ -82,6 +82,13 @@ class Entry(Lenient):
     """How it is in each place that was asked for; empty where only one was looked at."""
 
 
+class Unreadable(Lenient):
+    """A metadata file that says nothing: damaged, or of another policy than its folder. Shown, never counted."""
+
+    key: str
+    message: str
+
+
 class Checked(Lenient):
     """What a verification found of one backup: ``Verified`` where one copy is whole; ``NotVerified`` says nothing of it."""
 

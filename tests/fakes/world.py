@@ -76,6 +76,8 @@ class World:
         """Storages that do not answer."""
         self.holding: dict[str, set[str]] = {}
         """By the identity of a run: the storages that hold a copy."""
+        self.page = 500
+        """Entries in one page of a catalog."""
         self.catalog_answers: Literal["Whole", "Failed", "WithoutLog"] = "Whole"
         self.failing: str | None = None
         """The reason for which backups fail; those that may pass are tried again, and tell nobody themselves."""
@@ -222,8 +224,7 @@ class World:
             if self.catalog_answers == "Failed" or name in self.down:
                 down = {"verdict": "Failed", "reason": "StorageUnavailable", "message": "no answer"}
                 return base.model_copy(update=down), []
-            pages = list(write_pages(request.nonce, found))
-            return base, pages if self.catalog_answers == "Whole" else []
+            return self._list(request, found, base)
         if isinstance(request, NotifyRequest):
             told = self._tell(request.notifications, request.event, request.reason)
             failed = {"verdict": "Failed", "reason": "NotificationFailed"} if told and told.failed else {}
@@ -231,6 +232,21 @@ class World:
         if isinstance(request, VerifyRequest):
             return self._verify(request, base)
         return self._act(request, base)
+
+    def _list(self, request: CatalogRequest, found: list[Entry], base: Result) -> tuple[Result, list[str]]:
+        """Give one page, in the order of the keys."""
+        keyed = (
+            sorted((names.metadata_key(each.prefix, each.backup_id), each) for each in found)
+            if not request.run_identity
+            else [("", each) for each in found]
+        )
+        behind = [(key, each) for key, each in keyed if key > request.after or request.run_identity]
+        within = request.prefixes or (request.within or "",)
+        behind = [each for each in behind if each[1].prefix.startswith(within)]
+        page, more = behind[: self.page], behind[self.page :]
+        told = {"entry_count": len(page), "next_cursor": page[-1][0] if more else None}
+        lines = list(write_pages(request.nonce, [each for _, each in page]))
+        return base.model_copy(update=told), lines if self.catalog_answers == "Whole" else []
 
     def _act(self, request: Request, base: Result) -> tuple[Result, list[str]]:
         if isinstance(request, CleanupRequest | HoldRequest | DeleteRequest):
@@ -380,6 +396,8 @@ class World:
                 backup_id=names.backup_id(request.backup_type, moment), backup_type=request.backup_type, run_identity=identity,
                 start_time=self.time, completion_time=self.time, snapshot_time=self.time, size_bytes=10, source_bytes=20,
                 checksum=CHECKSUM, status="Succeeded", verified_time=self.time, verification="Verified",
+                namespace=request.writer.namespace, policy=request.writer.policy, policy_uid=request.writer.policy_uid,
+                prefix=request.destinations[0].prefix,
             ),
         )  # fmt: skip
         asked = [each.storage.name for each in request.destinations]

@@ -31,7 +31,7 @@ from avalanche_contract.request import (
     VerifyRequest,
     Writer,
 )
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Result
+from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Result, Unreadable
 
 NONCE = "0123456789abcdef"
 NOBODY = Notifications()
@@ -50,6 +50,7 @@ class Reported:
     decisions: list[Decision] = field(default_factory=list)
     verified: list[Checked] = field(default_factory=list)
     pages: list[Listed] = field(default_factory=list)
+    damaged: list[Unreadable] = field(default_factory=list)
 
     def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
         """Remember the phase."""
@@ -79,6 +80,10 @@ class Reported:
     def listed(self, listed: Listed) -> None:
         """Remember a page of what is there."""
         self.pages.append(listed)
+
+    def unreadable(self, found: Unreadable) -> None:
+        """Remember a metadata file that says nothing."""
+        self.damaged.append(found)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -193,3 +194,75 @@ def test_a_metadata_file_that_is_far_too_large_is_said_and_passed_over() -> None
     with _storage({"database_20260331_010000_metadata.json": huge}) as (_, store):
         found = catalog.read_one(store, layout.metadata_key("", "database_20260331_010000"))
         assert isinstance(found, catalog.Damaged) and "too large" in found.message
+
+
+def _policy_folder(root: str, policy: str, *documents: dict[str, Any]) -> None:
+    """Lay metadata of backups into the folder of a policy, with what they name."""
+    folder = Path(root) / "edna" / policy / "database"
+    folder.mkdir(parents=True, exist_ok=True)
+    for document in documents:
+        for each in document["artifacts"]:
+            (folder / each["file"]).write_bytes(b"data")
+        (folder / f"{document['backup_id']}_metadata.json").write_text(json.dumps(document))
+
+
+def _of(policy: str, moment: datetime, **more: Any) -> dict[str, Any]:
+    document = {**_good(moment), **more}
+    document["run"] |= {"namespace": "edna", "policy": policy}
+    return document
+
+
+def _read(root: str, *, limit: int = 500, **asked: Any) -> tuple[list[tuple[str, str]], list[str]]:
+    """Read a storage to its end: (folder, ID) of every backup, and every key that says nothing."""
+    report, after = Reported(), ""
+    while True:
+        with tempfile.TemporaryDirectory() as scratch:
+            request = CatalogRequest(
+                nonce=NONCE,
+                storage=DirectoryStorage(name="volume", root=root),
+                after=after,
+                limit=limit,
+                **asked,
+            )
+            result = run(request, Context(report=report, scratch=Path(scratch), now=lambda: NOW))
+        if result.next_cursor is None:
+            return [(each.prefix, each.backup_id) for each in report.entries], [
+                each.key for each in report.damaged
+            ]
+        assert result.next_cursor > after
+        after = result.next_cursor
+
+
+def test_a_backup_of_another_policy_that_was_swapped_in_is_told_and_is_none_of_this_one(
+    tmp_path: Path,
+) -> None:
+    _policy_folder(str(tmp_path), "mine", _of("mine", DAYS[0]), _of("other", DAYS[1]))
+    found, strange = _read(str(tmp_path), within="edna/")
+    assert found == [("edna/mine/", KEPT[0])]
+    assert strange == [f"edna/mine/database/{KEPT[1]}_metadata.json"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 500])
+def test_pages_of_any_size_show_all_that_is_there_once_and_in_the_order_of_the_keys(
+    tmp_path: Path, limit: int
+) -> None:
+    policies = ("a", "a-b", "a.b", "b")  # in this order their folders do not sort as their names do
+    for policy in policies:
+        _policy_folder(str(tmp_path), policy, *(_of(policy, day) for day in DAYS))
+    (tmp_path / "edna/a/database" / f"{KEPT[0]}_metadata.json").write_text("noise")
+    found, strange = _read(str(tmp_path), within="edna/", limit=limit)
+    keys = [f"{prefix}database/{backup_id}_metadata.json" for prefix, backup_id in found]
+    assert keys == sorted(set(keys)) and len(keys) == 15 and len(strange) == 1
+
+
+def test_metadata_that_would_burst_a_page_is_told_and_the_others_are_listed(tmp_path: Path) -> None:
+    _policy_folder(
+        str(tmp_path), "mine", _of("mine", DAYS[0]), _of("mine", DAYS[1], error_message="x" * 5_000_000)
+    )
+    found, strange = _read(str(tmp_path), prefixes=("edna/mine/",))
+    assert len(found) == len(strange) == 1
+
+
+def test_only_the_folders_of_one_namespace_are_read(tmp_path: Path) -> None:
+    _policy_folder(str(tmp_path), "mine", _of("mine", DAYS[0]))
+    assert _read(str(tmp_path), within="edna/")[0] and not _read(str(tmp_path), within="edn/")[0]

@@ -25,7 +25,7 @@ from avalanche_backup.errors import (
 from avalanche_backup.metadata import BackupMetadata, MetadataInvalid, read_metadata, write_metadata
 from avalanche_backup.storage.base import Store
 from avalanche_contract.base import format_time, parse_time
-from avalanche_contract.names import BACKUP_TYPES, BackupType, backup_id
+from avalanche_contract.names import BACKUP_TYPES, BackupType, backup_id, policy_prefix
 from avalanche_contract.request import Writer
 from avalanche_contract.result import Artifact, Entry, VerificationStatus
 
@@ -144,9 +144,23 @@ def read_one(store: Store, key: str) -> Found | Damaged | None:
         if error.reason != "DocumentInvalid":  # the storage itself: nothing is known of the document
             raise
         return Damaged(key, str(error))
-    if (metadata.backup_id, metadata.backup_type) != (named, layout.type_of(named)):
-        return Damaged(key, f"it names {metadata.backup_type} backup {metadata.backup_id[:64]}")
+    strange = _misplaced(metadata, prefix, named)
+    if strange is not None:
+        return Damaged(key, strange)
     return Found(prefix, metadata, read_json(store, layout.verification_key(prefix, named)))
+
+
+def _misplaced(metadata: BackupMetadata, prefix: str, named: str) -> str | None:
+    """Say that metadata is of another backup or policy than where it lies: swapped in, it is none of this one's.
+
+    A folder of a machine without Kubernetes has no name, and takes what was downloaded.
+    """
+    if (metadata.backup_id, metadata.backup_type) != (named, layout.type_of(named)):
+        return f"it names {metadata.backup_type} backup {metadata.backup_id[:64]}"
+    run = metadata.run
+    if prefix and run.policy and not f"/{prefix}".endswith(f"/{policy_prefix(run.namespace, run.policy)}"):
+        return f"it is of policy {run.namespace[:64]}/{run.policy[:64]}, whose folder is another one"
+    return None
 
 
 def metadata_keys(store: Store, prefix: str, types: tuple[BackupType, ...] = BACKUP_TYPES) -> Iterator[str]:
@@ -161,9 +175,9 @@ def backups(store: Store, prefix: str, types: tuple[BackupType, ...] = BACKUP_TY
     return [each for each in found if each is not None]
 
 
-def prefixes(store: Store) -> list[str]:
+def prefixes(store: Store, within: str = "") -> list[str]:
     """Find the folders of policies in a storage: whatever holds metadata."""
-    keys = (layout.split_metadata_key(each.key) for each in store.list(""))
+    keys = (layout.split_metadata_key(each.key) for each in store.list(within))
     return sorted({place[0] for place in keys if place is not None})
 
 

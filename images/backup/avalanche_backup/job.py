@@ -33,7 +33,17 @@ from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.log import Progress, write_line
 from avalanche_contract.notification import Told
 from avalanche_contract.request import Request
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Result, Verdict, dump_result
+from avalanche_contract.result import (
+    Checked,
+    Decision,
+    Entry,
+    Listed,
+    Plan,
+    Result,
+    Unreadable,
+    Verdict,
+    dump_result,
+)
 from avalanche_contract.wire import RequestInvalid, parse_request
 
 ENV_TERMINATION_LOG = "AVALANCHE_TERMINATION_LOG"
@@ -88,6 +98,11 @@ class LogReport:
         """Write a page of what is there."""
         self._count += 1
         self._write(write_line(self._nonce, "listed", listed))
+
+    def unreadable(self, found: Unreadable) -> None:
+        """Write which metadata file cannot be read."""
+        self._count += 1
+        self._write(write_line(self._nonce, "unreadable", found))
 
     def end(self) -> None:
         """Write the closing line, which counts the lines of the answer."""

@@ -49,16 +49,17 @@ class BackupSpec(ApiModel):
                 "a Backup that is held is not erased: set hold to false first",
             ),
             rule(
-                "self.origin == 'Scheduled' ? has(self.job) && has(self.runIdentity) : !has(self.job) && !has(self.runIdentity)",
-                "people give policyRef alone: job and runIdentity are the operator's, for runs of a schedule",
+                "(self.origin == 'Scheduled') == has(self.job) && (self.origin != 'Manual') == has(self.runIdentity)",
+                "people give policyRef alone: job and runIdentity are the operator's, for runs of a schedule and for what"
+                " it discovers",
             ),
         )
     )
 
     policy_ref: LocalReference
-    """The BackupPolicy that is run, in the same namespace."""
-    origin: Literal["Manual", "Scheduled"] = "Manual"
-    """Who asked for the run. People leave it out: `Manual`."""
+    """The BackupPolicy that is run, in the same namespace. Of a discovered backup it need not exist."""
+    origin: Literal["Manual", "Scheduled", "Discovered"] = "Manual"
+    """Who asked for the run. People leave it out: `Manual`. `Discovered` was found in a BackupStorage, and no object showed it."""
     job: ScheduledJob | None = None
     """The Job of a scheduled run. Written by the operator."""
     run_identity: Annotated[str, Field(max_length=256)] | None = None

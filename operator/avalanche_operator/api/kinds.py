@@ -47,6 +47,8 @@ STORAGE = Kind(
     columns=(
         _column("Ready", _condition("Ready")),
         _column("Reason", _condition("Ready", "reason")),
+        _column("Backups", ".status.backupCount", kind="integer"),
+        _column("Last-Sync", ".status.lastSyncTime", kind="date"),
         _column("Bucket", ".spec.s3.bucket", wide=True),
         _column("Container", ".spec.azure.container", wide=True),
         _column("GCS-Bucket", ".spec.gcs.bucket", wide=True),
@@ -100,6 +102,7 @@ BACKUP = Kind(
         _column("Checksum", ".status.checksum", wide=True),
         _column("Duration", ".status.durationSeconds", kind="integer", wide=True),
         _column("Expires", ".status.expirationTime", wide=True),
+        _column("Origin", ".spec.origin", wide=True),
         _column("Available", _condition("Available"), wide=True),
         _column("Reason", ".status.failureReason", wide=True),
         _AGE,

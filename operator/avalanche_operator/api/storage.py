@@ -11,6 +11,7 @@ from avalanche_operator.api.common import (
     Conditions,
     KeyReference,
     LocalReference,
+    Moment,
     Name,
     ProbeStatus,
     RelativePath,
@@ -18,6 +19,7 @@ from avalanche_operator.api.common import (
     rule,
     rules,
 )
+from avalanche_operator.api.schedule import Schedule
 
 Prefix = Annotated[
     str,
@@ -94,6 +96,24 @@ class Claim(ApiModel):
     """A folder of the claim; left out, its root."""
 
 
+Folder = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+
+
+class Discovery(ApiModel):
+    """Which folders of the storage are read: ``<namespace>/<policy>/``, as the cluster named them that wrote them."""
+
+    namespace: Folder | None = None
+    """The namespace that the backups were made in; left out, the one of this object. In a rebuilt cluster it may be another."""
+    policies: Annotated[
+        tuple[
+            Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")],
+            ...,
+        ],
+        Field(max_length=256),
+    ] = ()
+    """Only these policies; empty is every one that has a folder there."""
+
+
 class BackupStorageSpec(ApiModel):
     """What a person declares."""
 
@@ -165,6 +185,49 @@ class BackupStorageSpec(ApiModel):
     access_mode: Literal["ReadWrite", "ReadOnly"] = Field(
         default="ReadWrite", description="ReadOnly: backups are read and restored from here, never written."
     )
+    sync_schedule: Schedule = Field(
+        default="H * * * *",
+        description=(
+            "When to read what is in the storage, UTC: backups that no Backup shows appear with origin Discovered, and a "
+            "Backup says so whose data is gone. The first time is right after the storage was found usable."
+        ),
+    )
+    discovery: Discovery = Field(default_factory=Discovery)
+    """Which folders are read for that."""
+
+
+class SyncStatus(ApiModel):
+    """The reading of the storage that is under way, or was the last one. Each page of it is a Job."""
+
+    number: Annotated[int, Field(ge=0)] = 0
+    """How many pages were asked for; it is part of the Job's name."""
+    fingerprint: Annotated[str, Field(max_length=64)] = ""
+    """What was asked: another one means that the reading begins anew."""
+    start_time: Moment | None = None
+    """When it began."""
+    cursor: Annotated[str, Field(max_length=1100)] | None = None
+    """Where the next page begins; only while it is under way."""
+    backup_count: Annotated[int, Field(ge=0)] = 0
+    """How many backups it found so far."""
+    size_bytes: Annotated[int, Field(ge=0)] = 0
+    """Their stored bytes."""
+    unreadable: Annotated[int, Field(ge=0)] = 0
+    """How many metadata files say nothing that could be shown."""
+    example: Annotated[str, Field(max_length=1024)] = ""
+    """The first of these, and why."""
+    failures: Annotated[int, Field(ge=0)] = 0
+    """Pages since the last good one."""
+    last_time: Moment | None = None
+    """When a page failed last."""
+    reason: Annotated[str, Field(max_length=128)] = ""
+    """Why, in one CamelCase word for programs."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """Why, in a sentence for people."""
+
+    @property
+    def under_way(self) -> bool:
+        """Say whether there are pages to come."""
+        return self.start_time is not None
 
 
 class BackupStorageStatus(ApiModel):
@@ -174,10 +237,18 @@ class BackupStorageStatus(ApiModel):
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
     """`Ready`: a Job wrote a small object, read it back, listed it, and a second write of the same name was refused.
-    `ClockSkew`: the clocks of the nodes and of the storage differ by more than two minutes."""
+    `Synced`: everything in it was read, and Backups show it. `ClockSkew`: the clocks of the nodes and of the storage differ by more than two minutes."""
     storage_id: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="storageID")
     """The identity in the storage's own `storage.json`: two names with the same one are the same place."""
     probe: ProbeStatus | None = None
     """The last probe."""
     clock_skew_seconds: Annotated[int, Field(ge=-2147483648, le=2147483647)] | None = None
     """How far the clock of the node that ran the last good probe was ahead of that of the storage."""
+    backup_count: Annotated[int, Field(ge=0)] | None = None
+    """How many backups lay in its folders when it was read last."""
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Their stored bytes."""
+    last_sync_time: Moment | None = None
+    """When a reading began that was carried out to its end: what was there then is shown."""
+    sync: SyncStatus | None = None
+    """The reading that is under way, or was the last one."""

@@ -36,6 +36,8 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     watched = Watched(found, BackupSpec.model_validate(found["spec"]), status, around)
     if status.phase in TERMINAL:
         return await _after_the_end(watched)
+    if watched.spec.origin == "Discovered":
+        return None  # who reads its storage writes what it is
     after, told = await _look(watched)
     if after.phase in TERMINAL:
         notification = await telling.owed(found, after, told, around)

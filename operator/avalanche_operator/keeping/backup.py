@@ -34,7 +34,7 @@ async def look_at_kept(found: Object, around: Surroundings) -> float | None:
     """Look at a Backup whose run has ended."""
     spec = BackupSpec.model_validate(found["spec"])
     status = BackupStatus.model_validate(found.get("status") or {})
-    if status.removal is not None and status.removal.reason != "NotFound" and spec.origin == "Scheduled":
+    if status.removal is not None and status.removal.reason != "NotFound" and spec.origin != "Manual":
         await forget(found, around.gateway)
         return None
     step = next_step(spec, status, found["metadata"]["generation"])

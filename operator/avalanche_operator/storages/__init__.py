@@ -1,1 +1,1 @@
-"""BackupStorage: is it usable. ``decide`` is pure; ``reconcile`` reads, decides, writes."""
+"""BackupStorage: is it usable, and what is in it (``discovery``). ``decide`` is pure; ``reconcile`` reads, decides, writes."""

@@ -1,12 +1,14 @@
-"""One look at a BackupStorage: read it, its claim and its probe; decide; write the status once."""
+"""One look at a BackupStorage: read it, its claim, its probe and a page of what is in it; decide; write the status once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from avalanche_operator.api.common import ProbeStatus
 from avalanche_operator.api.storage import BackupStorageSpec, BackupStorageStatus
+from avalanche_operator.discovery.decide import verdict as synced
+from avalanche_operator.discovery.storage import look_at_contents
 from avalanche_operator.jobs.build import JobPlan, fingerprint, job
 from avalanche_operator.jobs.mounts import storage_part
 from avalanche_operator.jobs.observe import Outcome
@@ -40,9 +42,11 @@ class Decision:
     status: BackupStorageStatus
     stalled: bool = False
     create: JobPlan | None = None
-    discard: str | None = None
-    """The Job whose outcome is recorded now."""
+    discard: tuple[str, ...] = ()
+    """The Jobs whose outcome is recorded now."""
     again_seconds: float | None = None
+    synced: Verdict | None = None
+    """Whether Backups show what is in it; nothing is read of one that is not usable."""
 
 
 async def reconcile(key: Key, around: Surroundings) -> float | None:
@@ -54,8 +58,8 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     status = BackupStorageStatus.model_validate(found.get("status") or {})
     decision = await _look(found, spec, status, around)
     await _write(found, decision, around)
-    if decision.discard is not None:
-        ended = await around.gateway.get("Job", key.namespace, decision.discard)
+    for name in decision.discard:
+        ended = await around.gateway.get("Job", key.namespace, name)
         if ended is not None:
             await around.gateway.delete(ended)
     return decision.again_seconds
@@ -69,11 +73,29 @@ async def _look(
         decision = await _decide(found, spec, status, around)
         if decision.create is not None:
             await around.gateway.create(job(decision.create))
+        if decision.verdict.status == "True":
+            return await _with_contents(found, spec, decision, around)
     except NameTaken as taken:
         return Decision(Verdict("Ready", "False", "NameTaken", str(taken)), status, again_seconds=30.0)
     except Refused as error:
         return Decision(refused(error), status, stalled=error.mended_by_spec, again_seconds=60.0)
     return decision
+
+
+async def _with_contents(
+    found: Object, spec: BackupStorageSpec, decision: Decision, around: Surroundings
+) -> Decision:
+    """Read what is in a storage that is usable."""
+    _, mounts = storage_part(found["metadata"]["name"], spec)
+    placement = await placed(mounts, found["metadata"]["namespace"], around.gateway)
+    if isinstance(placement, Verdict):
+        return decision
+    read = await look_at_contents(found, spec, decision.status, placement, around)
+    again = min(read.again_seconds, decision.again_seconds or AGAIN_SECONDS)
+    discard = (*decision.discard, *((read.discard,) if read.discard else ()))
+    return replace(
+        decision, status=read.status, synced=read.verdict, discard=discard, again_seconds=max(again, 0.0)
+    )
 
 
 async def _decide(
@@ -94,7 +116,9 @@ async def _decide(
     if outcome.state == "Ended":
         after = _told(status, recorded(status.probe, number, print_, outcome, around.now()), outcome)
         _, wait = next_probe(after.probe, print_, around.now())
-        return Decision(verdict_of(outcome), after, discard=plan.name, again_seconds=min(wait, AGAIN_SECONDS))
+        return Decision(
+            verdict_of(outcome), after, discard=(plan.name,), again_seconds=min(wait, AGAIN_SECONDS)
+        )
     create = plan if outcome.state == "Missing" else None
     verdict = known(status.probe, print_, ": ".join(part for part in (_WAITING, outcome.message) if part))
     return Decision(verdict, status, create=create, again_seconds=10.0)
@@ -121,7 +145,8 @@ async def _write(found: Object, decision: Decision, around: Surroundings) -> Non
     before = (found.get("status") or {}).get("conditions") or ()
     generation = found["metadata"]["generation"]
     skew = skew_verdict(decision.status.clock_skew_seconds)
-    verdicts = [*ready(decision.verdict, stalled=decision.stalled), *((skew,) if skew else ())]
+    told = (decision.synced or synced(decision.status), skew)
+    verdicts = [*ready(decision.verdict, stalled=decision.stalled), *(each for each in told if each)]
     changed_to = decision.status.model_copy(update={"observed_generation": generation, "conditions": ()})
     document = changed_to.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=around.now())

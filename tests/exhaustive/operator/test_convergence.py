@@ -60,7 +60,7 @@ def _came_to(world: World) -> Object:
         "jobs": sorted(
             each["metadata"]["name"]
             for each in world.gateway.created
-            if each["kind"] == "Job" and each["metadata"]["labels"]["avalanche.io/verb"] != "probe"
+            if each["kind"] == "Job" and each["metadata"]["labels"]["avalanche.io/verb"] not in ("probe", "catalog")
         ),
         "events": sorted(
             (each["involvedObject"]["kind"], each["reason"])

@@ -12,7 +12,7 @@ import click
 import structlog
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan
+from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Unreadable
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _REDRAW_SECONDS, _LINE_SECONDS = 0.2, 5.0
@@ -118,6 +118,10 @@ class ConsoleReport:
     def listed(self, listed: Listed) -> None:
         """Say how much there is."""
         structlog.get_logger().info("listed", backups=len(listed.backup_ids), storages=list(listed.storages))
+
+    def unreadable(self, found: Unreadable) -> None:
+        """Warn of a metadata file that says nothing."""
+        structlog.get_logger().warning("unreadable", key=found.key, why=found.message)
 
     def close(self) -> None:
         """Leave the terminal's line clean."""

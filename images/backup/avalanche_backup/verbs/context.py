@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan
+from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Unreadable
 
 
 class Report(Protocol):
@@ -35,6 +35,9 @@ class Report(Protocol):
 
     def listed(self, listed: Listed) -> None:
         """Give a page of what is there."""
+
+    def unreadable(self, found: Unreadable) -> None:
+        """Say of a metadata file that it cannot be read."""
 
 
 def _utc_now() -> datetime:
