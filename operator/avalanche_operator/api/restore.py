@@ -11,6 +11,7 @@ from avalanche_operator.api.common import (
     ClaimReference,
     Conditions,
     IdentityReference,
+    KeyReference,
     LocalReference,
     Moment,
     Name,
@@ -37,6 +38,18 @@ class FromPolicy(ApiModel):
     as_of: Moment | None = Field(default=None, description="Only backups whose data is not newer than this.")
 
 
+class FromStorage(ApiModel):
+    """A backup by where it lies, as BackupStorage's reading shows it: also one that no policy and no run of this cluster made."""
+
+    storage_ref: LocalReference
+    """The BackupStorage, in the same namespace."""
+    backup_id: Annotated[str, Field(max_length=64, pattern=r"^(database|files|full)_[0-9]{8}_[0-9]{6}$")] = (
+        Field(alias="backupID", description="Its name in storage: type, day and second in UTC.")
+    )
+    policy: Name | None = None
+    """The policy whose folder it lies in; needed where several have a backup of this name."""
+
+
 class PostgresqlTarget(ApiModel):
     """What differs from the source; the rest is taken from the policy."""
 
@@ -48,12 +61,19 @@ class PostgresqlTarget(ApiModel):
     """Another database; it must exist."""
     credentials_secret_ref: DatabaseCredentials | None = None
     """Another Secret with user and password."""
+    ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    """Another `sslMode`."""
+    ca_secret_ref: KeyReference | None = None
+    """Another certificate authority of the server, as PEM."""
     jobs: Annotated[int, Field(ge=1, le=16)] = 1
     """More than one restores a backup of format `Directory` by so many sessions: faster, and NOT in one transaction. The database is marked until it is whole."""
 
 
 class Target(ApiModel):
-    """Another place than where the backup came from. It must say one for every source that is restored."""
+    """Another place than where the backup came from. It must say one for every source that is restored.
+
+    Where the backup's policy does not exist, it must say everything: host, database and Secret of PostgreSQL, claim and path
+    of SQLite, claim of files."""
 
     postgresql: PostgresqlTarget | None = None
     """Another database, for PostgreSQL."""
@@ -70,12 +90,19 @@ class RestoreRequestSpec(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                exactly_one("backupRef", "fromPolicy"),
-                "a restore names one backup: by backupRef or by fromPolicy",
+                exactly_one("backupRef", "fromPolicy", "fromStorage"),
+                "a restore names one backup: by backupRef, by fromPolicy or by fromStorage",
             ),
             rule(
                 unchanged(
-                    "backupRef", "fromPolicy", "sources", "paths", "target", "identitySecretRef", "dryRun"
+                    "backupRef",
+                    "fromPolicy",
+                    "fromStorage",
+                    "sources",
+                    "paths",
+                    "target",
+                    "identitySecretRef",
+                    "dryRun",
                 ),
                 "a RestoreRequest cannot change, approvedPlan aside; create another one",
             ),
@@ -88,9 +115,11 @@ class RestoreRequestSpec(ApiModel):
     )
 
     backup_ref: LocalReference | None = None
-    """This very Backup. One of `backupRef` and `fromPolicy` is given."""
+    """This very Backup. One of `backupRef`, `fromPolicy` and `fromStorage` is given."""
     from_policy: FromPolicy | None = None
-    """The newest good backup of a policy. One of `backupRef` and `fromPolicy` is given."""
+    """The newest good backup of a policy. One of `backupRef`, `fromPolicy` and `fromStorage` is given."""
+    from_storage: FromStorage | None = None
+    """The backup of this name in a storage. One of `backupRef`, `fromPolicy` and `fromStorage` is given."""
     sources: Annotated[tuple[SourceName, ...], Field(max_length=16)] = Field(
         default=(),
         description="Only these sources of the backup; empty is all, or all files where `paths` is given.",

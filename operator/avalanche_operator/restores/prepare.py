@@ -14,6 +14,7 @@ from avalanche_operator.kube.conditions import find_condition
 from avalanche_operator.kube.gateway import Gateway
 from avalanche_operator.policies.copies import can_be_mounted
 from avalanche_operator.restores.build import Prepared
+from avalanche_operator.restores.standing import by_name, policy_of
 from avalanche_operator.restores.targets import RestoreImpossible, choose_backup, chosen_sources, readers_of
 from avalanche_operator.settings import Surroundings
 
@@ -33,7 +34,8 @@ async def pin(
     backups = await gateway.list("Backup", namespace)
     storages = await gateway.list("BackupStorage", namespace)
     usable = {each["metadata"]["name"] for each in storages if _is_ready(each)}
-    return status.model_copy(update={"backup": choose_backup(spec, backups, usable)})
+    named = by_name(spec, backups, storages)
+    return status.model_copy(update={"backup": choose_backup(named, backups, usable)})
 
 
 async def prepare(
@@ -48,13 +50,11 @@ async def prepare(
         raise RestoreImpossible("BackupNotFound", "no backup was chosen")
     backup = await gateway.get("Backup", namespace, pinned.name)
     policy = await gateway.get("BackupPolicy", namespace, pinned.policy)
-    if policy is None:
-        raise RestoreImpossible(
-            "PolicyNotFound",
-            f"BackupPolicy {pinned.policy} does not exist, and its sources say where the data goes: apply it again "
-            "(with suspend: true it runs nothing), then create this request anew",
-        )
-    policy_spec = BackupPolicySpec.model_validate(policy["spec"])
+    policy_spec = (
+        BackupPolicySpec.model_validate(policy["spec"])
+        if policy is not None
+        else policy_of(spec, backup, pinned.policy, pinned.storage)
+    )
     targets = chosen_sources(spec, policy_spec, backup or {})
     readers = readers_of(targets, await gateway.list("BackupPolicy", namespace))
     found_storages = {

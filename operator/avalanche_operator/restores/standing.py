@@ -80,13 +80,11 @@ def policy_of(spec: RestoreRequestSpec, backup: Object | None, policy: str, stor
     wanted = _wanted(spec, kinds) if kinds else []
     lacking = dict.fromkeys(part for name in wanted for part in _lacking(kinds[name], target))
     if lacking or not kinds:
-        told = (
-            f"give {', '.join(lacking)}" if lacking else "and its status does not say what the backup holds"
-        )
+        told = f"give {', '.join(lacking)}, or " if lacking else ""
         raise RestoreImpossible(
             "PolicyNotFound",
-            f"BackupPolicy {policy} does not exist, and its sources say where the data goes: {told}; or apply "
-            "the policy again (with suspend: true it runs nothing), then create this request anew",
+            f"BackupPolicy {policy} does not exist, and its sources say where the data goes: {told}apply it again "
+            "(with suspend: true it runs nothing), then create this request anew",
         )
     try:
         sources = [_source(name, kinds[name], target).model_dump(by_alias=True) for name in wanted]

@@ -78,7 +78,7 @@ def redirect(source: PolicySource, target: Target) -> PolicySource:
     if source.postgresql is not None:
         if target.postgresql is None:
             raise _unfitting(source, "postgresql")
-        changes = {name: value for name in ("host", "port", "database", "credentials_secret_ref", "jobs")
+        changes = {name: value for name in ("host", "port", "database", "credentials_secret_ref", "ssl_mode", "ca_secret_ref", "jobs")
                    if (value := getattr(target.postgresql, name)) is not None}  # fmt: skip
         return source.model_copy(update={"postgresql": source.postgresql.model_copy(update=changes)})
     claim = {"claim": target.claim} if target.claim is not None else {}

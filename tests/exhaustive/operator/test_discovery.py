@@ -232,6 +232,27 @@ def test_ten_thousand_backups_are_no_burst(monkeypatch: pytest.MonkeyPatch) -> N
     assert max(counts) == 3 and sum(counts) == 20
 
 
+def test_in_a_fresh_cluster_a_backup_is_restored_by_where_it_lies_and_without_its_policy() -> None:
+    artifact = {"source": "db", "kind": "postgresql", "object": "x", "sizeBytes": 1, "checksum": CHECKSUM, "sourceBytes": 1, "sourceChecksum": CHECKSUM}  # fmt: skip
+    world = _fresh(
+        _entry(1, namespace="production", artifacts=[artifact]), discovery={"namespace": "production"}
+    )
+    database = {"host": "postgres", "database": "edna", "credentialsSecretRef": {"name": "database"}}
+    world.person("RestoreRequest", "back", {
+        "fromStorage": {"storageRef": {"name": "s3"}, "backupID": "database_20260102_020000"},
+        "target": {"postgresql": database},
+    })  # fmt: skip
+
+    def approve() -> None:
+        plan = world.status("RestoreRequest", "back").get("plan")
+        if plan is not None:
+            world.change("RestoreRequest", "back", approvedPlan=plan["digest"])
+
+    world.run(14, approve)
+    assert world.status("RestoreRequest", "back")["phase"] == "Succeeded" and len(world.restored) == 1
+    assert world.status("RestoreRequest", "back")["backup"]["prefix"] == "production/nightly/"
+
+
 def test_a_storage_that_does_not_answer_is_not_read() -> None:
     world = _fresh(_entry(1))
     world.down.add("s3")

@@ -85,10 +85,10 @@ def test_without_its_policy_everything_comes_from_the_target() -> None:
 
 
 @pytest.mark.parametrize(("target", "missing"), [
-    ({}, "give target.postgresql.host, target.postgresql.database, target.postgresql.credentialsSecretRef, target.claim, target.path;"),
-    ({**EVERYTHING, "path": None}, "give target.path;"),
-    ({**EVERYTHING, "claim": None}, "give target.claim;"),
-    ({**EVERYTHING, "postgresql": {"database": "edna"}}, "give target.postgresql.host, target.postgresql.credentialsSecretRef;"),
+    ({}, "give target.postgresql.host, target.postgresql.database, target.postgresql.credentialsSecretRef, target.claim, target.path, or"),
+    ({**EVERYTHING, "path": None}, "give target.path, or"),
+    ({**EVERYTHING, "claim": None}, "give target.claim, or"),
+    ({**EVERYTHING, "postgresql": {"database": "edna"}}, "give target.postgresql.host, target.postgresql.credentialsSecretRef, or"),
 ])  # fmt: skip
 def test_one_error_names_all_that_the_target_does_not_say(target: Object, missing: str) -> None:
     with pytest.raises(RestoreImpossible) as refused:
