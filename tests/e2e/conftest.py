@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def services(cluster: Cluster, images: dict[str, str]) -> Kubectl:
 @pytest.fixture
 def scene(cluster: Cluster, services: Kubectl, images: dict[str, str]) -> Iterator[Scene]:
     """Give a namespace with Secrets, claims, a pod that uses them, a database and storages of this test's own."""
+    with _scene(cluster, services, images) as made:
+        yield made
+
+
+@pytest.fixture
+def rebuilt(cluster: Cluster, services: Kubectl, images: dict[str, str]) -> Iterator[Scene]:
+    """Give another such namespace: it stands for what was built anew after the first one was lost."""
+    with _scene(cluster, services, images) as made:
+        yield made
+
+
+@contextmanager
+def _scene(cluster: Cluster, services: Kubectl, images: dict[str, str]) -> Iterator[Scene]:
     name = f"scene-{next(_NUMBERS)}"
     kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig, name)
     kubectl.run("delete", "namespace", name, "--ignore-not-found", "--wait=true", "--timeout=120s")
@@ -67,6 +81,7 @@ def scene(cluster: Cluster, services: Kubectl, images: dict[str, str]) -> Iterat
         made.toolbox(),
     )
     made.create_database()
+    made.empty_bucket()
     yield made
     kubectl.run("delete", "namespace", name, "--wait=false")
     made.drop_database()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avalanche_contract.names import child_name
+from demo import bucket
 from tests.e2e import objects
 from tests.e2e.kubectl import CommandFailed, Kubectl, Object, in_phase, ticks
 
@@ -119,6 +120,15 @@ class Scene:
     def rows(self) -> str:
         """Give a fingerprint of the database."""
         return self.psql("SELECT count(*), md5(string_agg(id || hash, ',' ORDER BY id)) FROM samples")
+
+    def empty_bucket(self) -> None:
+        """Take away what an earlier run of the tests left: the bucket outlives the namespace, whose name comes again."""
+        with (
+            bucket.client_with(self.services, "tester", SECRET_KEY) as s3,
+            suppress(s3.exceptions.NoSuchBucket),
+        ):
+            for each in s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{self.name}/").get("Contents", ()):
+                s3.delete_object(Bucket=BUCKET, Key=each["Key"])
 
     def apply_storages(self) -> None:
         """Make a storage on S3 and one on a claim."""

@@ -17,14 +17,6 @@ BACKUPS = "backups.avalanche.io"
 RULES = {"keepDaily": 1, "maxDeletePercent": 60}
 
 
-@pytest.fixture(autouse=True)
-def emptied(stage: Scene) -> None:
-    """Take away what an earlier run of the tests left: the bucket outlives the namespace, whose name comes again."""
-    with bucket.client_with(stage.services, "tester", SECRET_KEY) as s3:
-        for each in s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{stage.name}/").get("Contents", ()):
-            s3.delete_object(Bucket=BUCKET, Key=each["Key"])
-
-
 def _stored(scene: Scene, storage: str) -> str:
     """List what lies in the place of the scene's policies."""
     if storage == "volume":

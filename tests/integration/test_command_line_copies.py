@@ -211,6 +211,27 @@ def test_a_restore_reads_the_folder_else_the_bucket(project: CloudProject) -> No
     assert project.run(*force).returncode == 0 and (project.folder / "data/in/file").read_text() == "content"
 
 
+def test_on_a_fresh_machine_the_newest_good_backup_comes_back_from_the_bucket_alone(
+    project: CloudProject,
+) -> None:
+    old = project.json("full")
+    (project.folder / "data/in/file").write_text("newer")
+    while (new := project.json("full"))["snapshot_time"] == old["snapshot_time"]:  # times are whole seconds
+        old = new
+    shutil.rmtree(project.folder / "data/backups")
+    (project.folder / "data/in/file").unlink()
+    restore = ("restore", "full", "--from-cloud")
+    shown = project.json(*restore, "--dry-run", "--as-of", old["snapshot_time"])
+    assert shown["backupID"] == old["backup_id"]
+    assert project.json(*restore, "--dry-run")["backupID"] == new["backup_id"]
+    assert project.run(*restore, "--force").returncode == 0
+    assert (project.folder / "data/in/file").read_text() == "newer"
+    none = project.run(*restore, "--as-of", "2001-01-01", "--force")
+    assert none.returncode == 20 and "no good backup of type full with data of 2001-01-01" in none.stderr
+    both = project.run(*restore, "--backup-id", new["backup_id"], "--as-of", "2001-01-01")
+    assert both.returncode == 2 and "give one of them" in both.stderr
+
+
 def test_a_bucket_that_is_away_hides_no_local_backup_and_no_restore(project: CloudProject) -> None:
     made = project.json("files")["backup_id"]
     project.configure(endpoint="http://127.0.0.1:1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -172,6 +173,11 @@ def _exit_by(verdicts: set[tuple[str, str]]) -> None:
 @click.argument("what", type=click.Choice(["list", *BACKUP_TYPES]))
 @click.option("--backup-id", help="Which backup; see `restore list`.")
 @click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S"]),
+    help="The newest good backup whose data is not newer than this, UTC.",
+)
+@click.option(
     "--type",
     "backup_type",
     type=_TYPE,
@@ -185,7 +191,11 @@ def _exit_by(verdicts: set[tuple[str, str]]) -> None:
     default=1,
     help="Of a database of format directory: faster, and NOT in one transaction.",
 )
-@click.option("--from-cloud", is_flag=True, help="Read the copy in the bucket, though the folder has one.")
+@click.option(
+    "--from-cloud",
+    is_flag=True,
+    help="Read the copy in the bucket, though the folder has one; without --backup-id the newest good one.",
+)
 @click.pass_obj
 def restore(  # noqa: PLR0917 - click passes what the options say
     settings: Settings,
@@ -196,20 +206,32 @@ def restore(  # noqa: PLR0917 - click passes what the options say
     dry_run: bool,
     jobs: int,
     from_cloud: bool,
+    as_of: datetime | None,
 ) -> None:
     """Put a backup back: its database, its files, or both (full).
 
     The plan says what is in the target now; nothing is touched before you typed yes. To test a restore, name
     another database: DB_NAME=avalanche_test avalanche-backup restore database --backup-id … --force
+
+    On a fresh machine, from configuration alone: avalanche-backup restore full --from-cloud
     """
     if what == "list":
         _list(settings, backup_type)
         return
+    part = next(each for each in BACKUP_TYPES if each == what)
+    if backup_id and as_of:
+        raise UsageInvalid(
+            "--backup-id names one backup, --as-of asks for the newest until then: give one of them"
+        )
+    if not backup_id and (from_cloud or as_of):
+        from avalanche_backup.cli.newest import newest  # noqa: PLC0415
+
+        until = as_of.replace(tzinfo=UTC) if as_of else None
+        backup_id = newest(settings.configuration, part, as_of=until, from_cloud=from_cloud)
     if not backup_id:
         raise UsageInvalid("--backup-id is missing; `avalanche-backup restore list` shows what there is")
     if backup_type and backup_type != _type_of(backup_id):
         raise UsageInvalid(f"{backup_id} is no {backup_type} backup")
-    part = next(each for each in BACKUP_TYPES if each == what)
     from avalanche_backup.cli.actions import plan_restore  # noqa: PLC0415
 
     planned = plan_restore(settings.configuration, backup_id, part, jobs, from_cloud=from_cloud)
