@@ -177,6 +177,8 @@ class Writer(Strict):
     namespace: str = ""
     policy: str = ""
     policy_uid: str = Field(default="", alias="policyUID")
+    take_over: str | None = None
+    """The UID of the cluster that a folder may belong to as well: the next backup makes it this one's."""
 
 
 class Run(Strict):

@@ -223,11 +223,24 @@ def storage_id(store: Store) -> str:
 def check_owner(store: Store, prefix: str, writer: Writer, *, claim: bool) -> None:
     """Refuse a folder that another policy or cluster writes to; with ``claim``, take one that is nobody's.
 
+    A folder of this very policy in the cluster that ``take_over`` names is as good as ours, and with ``claim`` becomes so.
+
     :raises StorageInvalid: it is another's.
     """
     wanted = {"cluster_uid": writer.cluster_uid, "namespace": writer.namespace, "policy": writer.policy,
               "policy_uid": writer.policy_uid}  # fmt: skip
+    adopted = writer.take_over and _read_owner(store, f"{prefix}{layout.OWNER_FILE}")
+    if adopted and _differences(adopted, {**wanted, "cluster_uid": writer.take_over}) == []:
+        if claim:
+            document = json.dumps(wanted, indent=2).encode()
+            store.put(f"{prefix}{layout.OWNER_FILE}", document, overwrite=True)
+        return
     _check_owner(store, prefix, wanted, claim=claim)
+
+
+def _differences(owner: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Name what tells two owners apart; a policy that was made anew is the same one."""
+    return [name for name, value in wanted.items() if name != "policy_uid" and owner.get(name) != value]
 
 
 def copy_owner(store: Store, prefix: str, target: Store, target_prefix: str) -> None:
@@ -248,12 +261,11 @@ def _check_owner(store: Store, prefix: str, wanted: dict[str, Any], *, claim: bo
             store.put(key, json.dumps(wanted, indent=2).encode())
         except ObjectExists:
             owner = _read_owner(store, key)
-    if owner is not None and any(
-        owner.get(name) != value for name, value in wanted.items() if name != "policy_uid"
-    ):
+    if owner is not None and _differences(owner, wanted):
         raise StorageInvalid(
             f"{store.locate(prefix)} belongs to policy {owner.get('namespace')}/{owner.get('policy')} of cluster "
-            f"{owner.get('cluster_uid')}: choose another prefix, or another name for the policy",
+            f"{owner.get('cluster_uid')}: choose another prefix, or another name for the policy; if that "
+            "cluster is lost, or writes there no more, spec.takeOver of this policy with its UID adopts the folder",
             reason="OwnedByAnother",
         )
 

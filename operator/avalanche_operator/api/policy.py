@@ -128,6 +128,9 @@ class BackupPolicySpec(ApiModel):
     jitter_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
     """Spread policies of one schedule: each has a later minute of its own, at most this much later, in the same hour.
     What it comes to stands in `status.schedule`."""
+    take_over: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """The UID of another cluster whose policy of this namespace and name owns the folder in storage: the next backup makes it this
+    cluster's. Only the present owner counts, as `OwnedByAnother` names it: once adopted, the field says nothing more."""
     suspend: bool = False
     """Start no scheduled runs, no cleanups and no verifications; Backups made by hand run all the same."""
     starting_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600

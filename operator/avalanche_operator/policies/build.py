@@ -98,6 +98,7 @@ class Applied:
             namespace=self.namespace,
             policy=meta["name"],
             policy_uid=meta["uid"],
+            take_over=self.spec.take_over,
         )
 
     def sources(self) -> tuple[tuple[Source, ...], Mounts]:
