@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from avalanche_backup.errors import (
@@ -33,7 +33,7 @@ ABORT_SECONDS = 15.0
 """How long an end waits for threads: a store that does not answer is left behind, and its parts to a cleanup."""
 _TICK = 1.0
 
-Check = Callable[[Iterator[bytes], bool], Iterator[bytes]]
+Check = Callable[[Iterator[bytes], bool], Generator[bytes]]
 """Reads an object back; with True, decodes it as well. Raises where it is not what was written."""
 
 
@@ -212,8 +212,8 @@ class _Branch:
     def read_back(self, check: Check, *, decode: bool) -> None:
         """Read the object; one that is not what was written is removed."""
         try:
-            with self._store.read(self._key) as chunks:
-                for _ in check(chunks, decode):
+            with self._store.read(self._key) as chunks, closing(check(chunks, decode)) as checked:
+                for _ in checked:
                     self._moved = time.monotonic()
                     if self._off:
                         return

@@ -6,8 +6,7 @@ everything was right.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -17,6 +16,7 @@ from avalanche_backup.pipeline.download import StreamFacts, checked, checked_as_
 from avalanche_backup.pipeline.encryption import SUFFIX as ENCRYPTED_SUFFIX
 from avalanche_backup.pipeline.encryption import Recipient, encryptor
 from avalanche_backup.pipeline.fanout import Destination, Fanout, living
+from avalanche_backup.pipeline.stages import Gathered, Hashing
 
 MAX_NAMES = 100
 
@@ -36,19 +36,21 @@ class Encoding:
 
 
 class _Tally:
-    """Counts and hashes what passes."""
+    """Counts and hashes what passes, the latter in a thread of its own."""
 
     def __init__(self, output: Callable[[bytes | memoryview], None]) -> None:
-        self._output, self._hash, self.count = output, hashlib.sha256(), 0
+        self._output, self._hash, self.count = output, Hashing(), 0
 
     def write(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
         self.count += len(data)
         self._output(data)
 
-    @property
     def sha256(self) -> str:
         return self._hash.hexdigest()
+
+    def close(self) -> None:
+        self._hash.close()
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Upload:
         self._encryptor = encryptor(encoding.recipients, self._stored)
         self._compressor = compressor(encoding.algorithm, encoding.level, self._encryptor)
         self._plain = _Tally(self._compressor.write)
+        self._gathered = Gathered(self._plain.write)
 
     def __enter__(self) -> Upload:
         return self
@@ -90,15 +93,12 @@ class Upload:
         self._compressor.abandon()
         self._encryptor.abandon()
         self._fanout.abandon()
+        self._plain.close()
+        self._stored.close()
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next plain bytes."""
-        self._plain.write(data)
-
-    @property
-    def source_bytes(self) -> int:
-        """How many plain bytes came so far."""
-        return self._plain.count
+        self._gathered.write(data)
 
     def commit(self) -> Stored:
         """Finish the object, and read it back: every stored byte of each copy hashed, decoded to the end and hashed again.
@@ -108,18 +108,19 @@ class Upload:
         :raises VerificationFailed: what lies there is not what was written; it is removed.
         :raises Failure: no destination is left.
         """
+        self._gathered.flush()
         self._compressor.finish()
         self._encryptor.finish()
         facts = StreamFacts(
             algorithm=self._encoding.algorithm,
             size_bytes=self._stored.count,
-            sha256=self._stored.sha256,
+            sha256=self._stored.sha256(),
             source_bytes=self._plain.count,
-            source_sha256=self._plain.sha256,
+            source_sha256=self._plain.sha256(),
             encrypted=bool(self._encoding.recipients),
         )
 
-        def check(chunks: Iterator[bytes], decode: bool) -> Iterator[bytes]:
+        def check(chunks: Iterator[bytes], decode: bool) -> Generator[bytes]:
             if decode:
                 return checked(chunks, facts, self._name, self._encryptor.identities)
             return checked_as_stored(chunks, facts, self._name)

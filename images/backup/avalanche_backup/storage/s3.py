@@ -154,7 +154,8 @@ class S3Store:
         try:
             yield chunks
         finally:
-            chunks.close()
+            with suppress(ValueError):  # a thread that was left behind still reads
+                chunks.close()
             answer["Body"].close()
 
     def head(self, key: str) -> ObjectInfo | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from avalanche_backup import layout
@@ -56,8 +56,11 @@ def open_artifact(reader: Reader, artifact: ArtifactMetadata) -> Iterator[Iterat
 
     :raises VerificationFailed: it is missing, damaged, or not what the metadata says; while it is read.
     """
-    with open_stored(reader, artifact) as chunks:
-        yield checked(chunks, facts_of(artifact), artifact.file, reader.identities)
+    with (
+        open_stored(reader, artifact) as chunks,
+        closing(checked(chunks, facts_of(artifact), artifact.file, reader.identities)) as plain,
+    ):
+        yield plain
 
 
 @contextmanager
