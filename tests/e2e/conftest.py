@@ -83,7 +83,7 @@ def _scene(cluster: Cluster, services: Kubectl, images: dict[str, str]) -> Itera
     made.create_database()
     made.empty_bucket()
     yield made
-    kubectl.run("delete", "namespace", name, "--wait=false")
+    kubectl.run("delete", "namespace", name, "--ignore-not-found", "--wait=false")
     made.drop_database()
 
 
