@@ -71,6 +71,17 @@ cluster-down: $(READY) ## stop it, and leave nothing but the cache
 cluster-status: $(READY) ## say what runs
 	@$(PYTHON) -m tests.cluster status --name $(CLUSTER_NAME)
 
+# Two environments: ours with the packages of the image alone, and the peers, of which one pins its own botocore.
+build/bench/%/.ready: requirements/%.txt
+	@echo "Installing the locked Python packages of requirements/$*.txt into $(@D)"
+	@$(PYTHON3) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+.PHONY: bench
+bench: $(READY) build/bench/backup/.ready build/bench/bench/.ready ## speed and memory beside peers: writes docs/benchmarks.md (BENCH='--quick')
+	@$(PYTHON) -m tests.bench $(BENCH)
+
 .PHONY: images
 images: $(READY) ## build both images
 	@$(PYTHON) -m tests.cluster images
@@ -89,6 +100,7 @@ lock: ## lock the requirements anew (needs uv)
 	uv pip compile pyproject.toml --extra operator --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header -o requirements/operator.txt
 	uv pip compile pyproject.toml --extra backup --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header -o requirements/backup.txt
 	uv pip compile pyproject.toml --extra backup --extra operator --group test --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/test.txt
+	uv pip compile --group bench --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/bench.txt
 
 .PHONY: clean
 clean: ## remove what was built inside the checkout

@@ -1,0 +1,70 @@
+"""Ours, as the operator's Jobs run it: a request in the environment, and everything that a backup does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from avalanche_backup import catalog
+from avalanche_backup.catalog import Found
+from avalanche_backup.storage.opening import open_store
+from avalanche_contract import names, request
+from avalanche_contract.names import BackupType
+from avalanche_contract.wire import dump_request, request_sha256
+from tests.bench import tools
+from tests.bench.contenders import Contender, Place
+from tests.bench.measure import Pipe
+
+NONCE = "0123456789abcdef"
+Algorithm = Literal["Gzip", "Zstd"]
+
+
+class Ours:
+    """One source and one store."""
+
+    def __init__(self, source: request.Source, kind: BackupType, storage: Callable[[Place], request.Storage],
+                 environment: dict[str, str], scratch: Path) -> None:  # fmt: skip
+        self._source, self._kind, self._storage = source, kind, storage
+        self._environment, self._scratch = environment, scratch
+
+    def contender(self, place: Place, algorithm: Algorithm, target: Callable[[], request.Source], *,
+                  name: str, read_back: bool = True) -> Contender:  # fmt: skip
+        """Give the contender of one compression; ``read_back=False``: the same without the proof, to see what it costs."""
+        where = request.Place(storage=self._storage(place))
+
+        def backup() -> list[Pipe]:
+            asked = request.BackupRequest(
+                nonce=NONCE, scratch=str(self._scratch), run=request.Run(), backup_type=self._kind, sources=(self._source,),
+                destinations=(where,), compression=request.Compression(algorithm=algorithm),
+            )  # fmt: skip
+            return [self._job(asked, "avalanche_backup.job" if read_back else "tests.bench.not_read_back")]
+
+        def restore() -> list[Pipe]:
+            return [self._job(self._restore(where, target()), "avalanche_backup.job")]
+
+        return Contender(name, place, backup, restore if read_back else None)
+
+    def _restore(self, where: request.Place, target: request.Source) -> request.Request:
+        found = next(
+            each
+            for each in catalog.backups(open_store(where.storage), where.prefix)
+            if isinstance(each, Found)
+        )
+        reference: Any = request.BackupReference(
+            place=where, backup_type=self._kind, backup_id=found.metadata.backup_id
+        )
+        return request.RestoreRequest(
+            nonce=NONCE, scratch=str(self._scratch), mode="Execute", request_uid="bench", backup=reference,
+            targets=(request.RestoreTarget(artifact=target.name, target=target),), locks=(where,),
+        )  # fmt: skip
+
+    def _job(self, asked: request.Request, module: str) -> Pipe:
+        text = dump_request(asked)
+        environment = {
+            **tools.environment(), **self._environment,
+            names.ENV_REQUEST: text, names.ENV_REQUEST_SHA256: request_sha256(text), names.ENV_JOB_UID: "bench",
+            "AVALANCHE_TERMINATION_LOG": str(self._scratch / "result"),
+        }  # fmt: skip
+        command = (tools.OURS, "-c", f"import sys; from {module} import main; sys.exit(main())")
+        return Pipe((command,), environment=environment)
