@@ -170,6 +170,13 @@ class Encryption(Strict):
     """A file of recipients, one a line, as ``age -R`` reads it."""
 
 
+class Anomaly(Strict):
+    """When a backup is suspect although nothing failed: what was emptied always is."""
+
+    max_shrink_percent: int = Field(default=50, ge=0, le=100)
+    """How much less than the median of the last verified backups is taken for normal; 100 compares no amounts."""
+
+
 class Writer(Strict):
     """Who writes: goes into ``owner.json`` and into the metadata. Empty strings standalone."""
 
@@ -231,6 +238,8 @@ class BackupRequest(_Request):
     """How many must be committed for a success; absent: all."""
     compression: Compression = Compression()
     encryption: Encryption | None = None
+    anomaly: Anomaly | None = None
+    """Absent: as it is by itself."""
     notifications: Notifications | None = None
     """Absent: nobody is told."""
 

@@ -71,6 +71,8 @@ class Entry(Lenient):
     checksum: str
     compression: str = "Gzip"
     status: Literal["Succeeded", "Suspect"]
+    reason: str = ""
+    """Of a suspect one: CamelCase."""
     message: str = ""
     location: str = ""
     """Where it lies, for a person: ``s3://bucket/prefix/database/database_…_metadata.json``."""
@@ -138,6 +140,8 @@ class Plan(Lenient):
     policy_uid: str = Field(default="", alias="policyUID")
     recipients: tuple[str, ...] = ()
     """The age public keys whose identities open the backup; empty where it is not encrypted."""
+    anomaly: str = ""
+    """Why the backup is suspect, in a sentence; empty where it is not."""
     targets: tuple[TargetPlan, ...]
     needs_approval: bool
     estimated_seconds: int | None = None

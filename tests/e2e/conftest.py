@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from demo import bucket
 from tests.cluster import Cluster, ensure, load_image
 from tests.cluster.images import build_example
 from tests.cluster.installation import RESTRICTED, install
 from tests.e2e import objects
 from tests.e2e.kubectl import Kubectl, has_condition
-from tests.e2e.scene import PASSWORD, SECRET_KEY, SERVICES, Scene
+from tests.e2e.scene import BUCKET, PASSWORD, SECRET_KEY, SERVICES, Scene
 
 _NUMBERS = itertools.count(1)
 
@@ -93,4 +94,12 @@ def stage(scene: Scene) -> Scene:
     scene.apply_storages()
     for name in ("s3", "volume"):
         scene.kubectl.wait("backupstorage", name, has_condition("Ready", "True"), what="Ready")
+    _empty(scene)
     return scene
+
+
+def _empty(scene: Scene) -> None:
+    """Take away what an earlier run of the tests left: the bucket outlives the namespace, whose name comes again."""
+    with bucket.client_with(scene.services, "tester", SECRET_KEY) as s3:
+        for each in s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{scene.name}/").get("Contents", ()):
+            s3.delete_object(Bucket=BUCKET, Key=each["Key"])

@@ -96,6 +96,10 @@ REFUSED = {
         "five fields",
     ),
     "objectives of nothing": (_policy(DATABASE, objectives={}), "at least one of recoveryPointSeconds"),
+    "a share of shrinking that is no percentage": (
+        _policy(DATABASE, anomaly={"maxShrinkPercent": 101}),
+        "should be less than or equal to 100",
+    ),
     "a retention that keeps nothing": (_policy(DATABASE, retention={"keepDaily": 0}), "keeps something"),
     "a percentage of 0": (
         _policy(DATABASE, retention={"keepDaily": 1, "maxDeletePercent": 0}),

@@ -35,6 +35,41 @@ def test_a_failed_run_is_mailed_by_its_pod_and_the_first_good_one_after_it(
     ]
 
 
+def test_data_that_collapsed_is_a_suspect_backup_that_is_mailed_and_counts_once_it_is_accepted(
+    stage: Scene, mail: Object
+) -> None:
+    stage.kubectl.apply(stage.database_policy(notifications=[mail], backoffLimit=2))
+    stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"), what="Ready")
+    good = stage.run_by_schedule("database", "good")
+    before = stage.rows()
+    stage.psql("DELETE FROM samples WHERE id > 10")
+    odd = stage.run_by_schedule("database", "odd")
+    status, name = odd["status"], odd["metadata"]["name"]
+    assert (status["phase"], status["failureReason"]) == ("Suspect", "Shrunken")
+    assert "bytes of the Plain dump" in status["message"]
+    assert status["notification"] == {"event": "Suspect", "state": "Sent", "channels": ["operators"]}
+    job = stage.kubectl.get("job", "odd")["status"]
+    assert (job["failed"], job.get("succeeded", 0)) == (1, 0)  # the next try would find the same
+    stage.kubectl.wait(
+        "backuppolicy", "database", has_condition("LastRunSucceeded", "False", "Shrunken"), what="told"
+    )
+    assert "Shrunken" in stage.kubectl.run("get", "events", "--field-selector", f"involvedObject.name={name}")
+    assert subjects(stage, 1) == [f"[avalanche] database backup is suspect: Shrunken ({stage.name}/database)"]
+
+    newest = objects.restore("newest", "", dryRun=True)
+    del newest["spec"]["backupRef"]
+    stage.kubectl.apply({**newest, "spec": {**newest["spec"], "fromPolicy": {"name": "database"}}})
+    planned = stage.kubectl.wait("restorerequest", "newest", in_phase("Planned"), what="planned")
+    assert planned["status"]["backup"]["name"] == good["metadata"]["name"] and before != stage.rows()
+
+    stage.kubectl.patch("backups.avalanche.io", name, {"spec": {"acceptAnomaly": True}})
+    stage.kubectl.wait(
+        "backups.avalanche.io", name, has_condition("Ready", "True", "AnomalyAccepted"), what="accepted"
+    )
+    stage.kubectl.wait("backuppolicy", "database", has_condition("LastRunSucceeded", "True"), what="good")
+    assert stage.run_by_schedule("database", "after")["status"]["phase"] == "Succeeded"
+
+
 def test_a_pod_that_was_lost_is_mailed_once_by_a_job_of_the_operators(stage: Scene, mail: Object) -> None:
     stage.kubectl.apply(stage.database_policy(notifications=[mail], backoffLimit=0))
     stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"), what="Ready")

@@ -332,6 +332,7 @@ def entry(store: Store, found: Found) -> Entry:
         checksum=metadata.checksum,
         compression=metadata.artifacts[0].compression if metadata.artifacts else "None",
         status="Succeeded" if metadata.status == "succeeded" else "Suspect",
+        reason=metadata.anomalies[0].reason if metadata.anomalies else "",
         message=metadata.error_message or "",
         location=store.locate(layout.metadata_key(found.prefix, metadata.backup_id)),
         artifacts=tuple(

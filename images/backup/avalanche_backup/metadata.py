@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from avalanche_contract.base import Time
 from avalanche_contract.names import BackupType
 
-FORMAT_VERSION = "1.1"
-"""1.1 added ``recipients``. Readers of one major version read all of it."""
+FORMAT_VERSION = "1.2"
+"""1.1 added ``recipients``, 1.2 ``anomalies`` and ``selection``. Readers of one major version read all of it."""
 Bytes = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -45,10 +45,21 @@ class ArtifactMetadata(_Document):
     """The age public keys whose identities open it, each alone; empty where it is not encrypted."""
     target: str = ""
     """What was backed up, for a person."""
+    selection: dict[str, Any] | None = None
+    """What of it was chosen: paths, schemas, patterns. ``None`` before 1.2."""
     statistics: dict[str, Any] = Field(default_factory=dict)
     recreate: dict[str, Any] = Field(default_factory=dict)
     restore_command: str = ""
     """How to restore it by hand, with plain tools."""
+
+
+class AnomalyMetadata(_Document):
+    """Why a backup is suspect, for one source."""
+
+    source: str
+    reason: str
+    """CamelCase."""
+    message: str
 
 
 class RunMetadata(_Document):
@@ -75,7 +86,11 @@ class BackupMetadata(_Document):
     snapshot_time: Time
     """The moment of the data: of the earliest of its artifacts."""
     status: Literal["succeeded", "suspect"] = "succeeded"
+    """``suspect``: whole, and it looks wrong; it counts as none until a person says otherwise."""
     error_message: str | None = None
+    """Why it is suspect, in a sentence."""
+    anomalies: list[AnomalyMetadata] = Field(default_factory=list)
+    """The worst first; empty unless it is suspect."""
     size_bytes: Bytes
     source_bytes: Bytes
     checksum: str

@@ -89,6 +89,13 @@ class PolicyEncryption(ApiModel):
     """A Secret with what opens backups again: mounted into the pods of restores, never into those of backups. It need not exist before there is one."""
 
 
+class PolicyAnomaly(ApiModel):
+    """When a backup is `Suspect` although nothing failed: it stays, and counts as none until it is accepted."""
+
+    max_shrink_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    """How much less than the median of the last five verified backups is normal, in tables, rows, files and bytes, for each source by itself; 100 compares no amounts. What was emptied is Suspect whatever this says."""
+
+
 class BackupPolicySpec(ApiModel):
     """What a person declares."""
 
@@ -173,6 +180,8 @@ class BackupPolicySpec(ApiModel):
     """How it is compressed."""
     encryption: PolicyEncryption | None = None
     """Whom it is encrypted for; left out, it is not encrypted."""
+    anomaly: PolicyAnomaly = PolicyAnomaly()
+    """When a backup looks wrong although nothing failed."""
     notifications: Notifications = Field(default=(), description="Who is told how runs went.")
     pod_template: PodTemplate = PodTemplate()
     """What the pods of this policy need."""

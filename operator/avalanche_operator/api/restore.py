@@ -194,6 +194,8 @@ class RestorePlan(ApiModel):
     """The moment of the data."""
     recipients: Annotated[tuple[Annotated[str, Field(max_length=62)], ...], Field(max_length=16)] = ()
     """The age public keys that it is encrypted for; empty where it is not."""
+    anomaly: Text = ""
+    """Why the backup is Suspect; empty where it is not. Such a one is restored only where it is named."""
     targets: Annotated[tuple[PlannedTarget, ...], Field(max_length=16)]
     """What happens to each target."""
     needs_approval: bool

@@ -121,8 +121,8 @@ def succeeded_by_entry(status: BackupStatus, entry: Entry) -> BackupStatus:
             "artifacts": tuple(BackupArtifact.model_validate(each.model_dump()) for each in entry.artifacts),
             "warnings": entry.warnings,
             "verification": Verification(status=entry.verification, last_verified_time=entry.verified_time),
-            "failure_reason": None,
-            "message": entry.message or _missing(entry.copies) or None,
+            "failure_reason": (entry.reason or "Suspect") if entry.status == "Suspect" else None,
+            "message": entry.message[:4096] or _missing(entry.copies) or None,
         }
     )
 
@@ -221,7 +221,7 @@ def _succeeded(status: BackupStatus, result: Result) -> BackupStatus:
             "copies": copies,
             "storage": copies[0].storage if copies else status.storage,
             "verification": verification,
-            "message": _missing(result.copies) or None,
+            "message": (result.message if result.verdict == "Suspect" else _missing(result.copies)) or None,
         }
     )
 

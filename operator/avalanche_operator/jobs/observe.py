@@ -72,12 +72,12 @@ def controlled_by(found: Object, uid: str) -> bool:
 
 def _ended(job: Object, pods: list[Object], nonce: str) -> Outcome:
     found = [(pod, result) for pod in pods if (result := _result(pod, nonce)) is not None]
-    succeeded = [each for each in found if each[1].verdict == "Succeeded"]
+    committed = [each for each in found if each[1].verdict in ("Succeeded", "Suspect")]
     condition = _finished(job) or {}
     started = _time(job.get("status", {}).get("startTime"))
     finished = _time(condition.get("lastTransitionTime"))
     if found:
-        pod, result = (succeeded or found)[-1]
+        pod, result = (committed or found)[-1]
         name = pod["metadata"]["name"]
         uncertain = _attempts(job, pods) > len(found) or any(each.may_be_committed for _, each in found)
         reason, message = result.reason, result.message

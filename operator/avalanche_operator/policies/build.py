@@ -8,6 +8,7 @@ from typing import Any
 
 from avalanche_contract import names
 from avalanche_contract.request import (
+    Anomaly,
     BackupRequest,
     Compression,
     Encryption,
@@ -134,6 +135,7 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
         min_copies=applied.min_copies,
         compression=Compression(algorithm=spec.compression.algorithm, level=spec.compression.level),
         encryption=applied.encryption,
+        anomaly=Anomaly(max_shrink_percent=spec.anomaly.max_shrink_percent),
         notifications=told if told.channels else None,
     )
     return JobPlan(

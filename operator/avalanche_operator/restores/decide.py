@@ -85,6 +85,7 @@ def written(plan: Plan, now: datetime) -> RestorePlan:
         location=plan.location[:1024],
         snapshot_time=plan.snapshot_time,
         recipients=tuple(each for each in plan.recipients if len(each) <= RECIPIENT_MAX)[:RECIPIENTS_MAX],
+        anomaly=plan.anomaly[:1024],
         targets=tuple(
             PlannedTarget.model_validate(
                 {

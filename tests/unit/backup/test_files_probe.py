@@ -44,8 +44,8 @@ def test_a_probe_finds_every_path_that_is_missing(tmp_path: Path) -> None:
         _tree(tmp_path, "in", "zoo/gone").inspect(estimate=False)
 
 
-def test_a_probe_of_folders_without_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_probe_of_folders_without_a_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "in" / "deep" / "er").mkdir(parents=True)
-    with pytest.raises(SourceInvalid) as refused:
-        _tree(tmp_path, "in").inspect(estimate=False)
-    assert refused.value.reason == "SourceEmpty"
+    assert "holds no file in in" in _tree(tmp_path, "in").inspect(estimate=False).empty
+    (tmp_path / "in" / "deep" / "file").write_text("x")
+    assert _tree(tmp_path, "in").inspect(estimate=False).empty == ""

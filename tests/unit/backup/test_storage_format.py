@@ -30,7 +30,8 @@ from avalanche_contract.names import BACKUP_TYPES, backup_id
 from avalanche_contract.request import DirectoryStorage
 
 FIRST = Path(__file__).parent / "golden" / "metadata-1.0.json"
-GOLDEN = Path(__file__).parent / "golden" / "metadata-1.1.json"
+SECOND = Path(__file__).parent / "golden" / "metadata-1.1.json"
+GOLDEN = Path(__file__).parent / "golden" / "metadata-1.2.json"
 MOMENT = datetime(2026, 3, 1, 2, tzinfo=UTC)
 PREFIXES = st.sampled_from(["", "edna/nightly/", "a/b/c/"])
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2099, 1, 1), timezones=st.just(UTC))
@@ -75,7 +76,14 @@ def test_metadata_of_the_first_version_is_read_as_unencrypted_and_nothing_of_it_
     assert {name: written[name] for name in first if name != "artifacts"} == {
         name: first[name] for name in first if name != "artifacts"
     }
-    assert [each | {"recipients": []} for each in first["artifacts"]] == written["artifacts"]
+    older: dict[str, Any] = {"recipients": [], "selection": None}
+    assert [each | older for each in first["artifacts"]] == written["artifacts"]
+
+
+def test_metadata_of_before_anomalies_is_read_as_good_and_as_not_saying_what_was_chosen() -> None:
+    metadata = read_metadata(SECOND.read_bytes())
+    assert metadata.status == "succeeded" and metadata.anomalies == []
+    assert {each.selection for each in metadata.artifacts} == {None}
 
 
 def test_a_field_of_a_later_minor_version_is_passed_over() -> None:
@@ -84,7 +92,7 @@ def test_a_field_of_a_later_minor_version_is_passed_over() -> None:
 
 @pytest.mark.parametrize("version", ["2.0", "", "10.0"])
 def test_a_later_major_version_is_refused(version: str) -> None:
-    with pytest.raises(MetadataInvalid, match=r"this release reads 1\.1"):
+    with pytest.raises(MetadataInvalid, match=r"this release reads 1\.2"):
         read_metadata(_golden(format_version=version))
 
 

@@ -13,7 +13,14 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 CAMEL = re.compile(r"^[A-Z][A-Za-z]+$")
-ARGUMENT = {"Verdict": 2, "failed": 2, "RestoreImpossible": 0, "ScheduleInvalid": 0, "Outcome": 1}
+ARGUMENT = {
+    "Verdict": 2,
+    "Finding": 1,
+    "failed": 2,
+    "RestoreImpossible": 0,
+    "ScheduleInvalid": 0,
+    "Outcome": 1,
+}
 """At which place a call takes a reason, where it is not the keyword `reason`."""
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from avalanche_contract.log import Answer, Progress
 from avalanche_contract.names import child_name, job_of_slot
-from avalanche_contract.result import Result
+from avalanche_contract.result import Entry, Result
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.backups.build import run_of_job, scheduled_backup
 from avalanche_operator.backups.decide import (
@@ -21,6 +21,7 @@ from avalanche_operator.backups.decide import (
     ended,
     for_people,
     is_lost,
+    succeeded_by_entry,
     under_way,
 )
 from avalanche_operator.jobs.observe import Outcome, State
@@ -113,7 +114,23 @@ def test_one_that_waits_for_long_is_looked_at_less_often() -> None:
 
 def test_a_suspect_backup_is_shown_as_one() -> None:
     told = _succeeded(verdict="Suspect", reason="Shrunken")
-    assert (ended(BackupStatus(storage="s3"), told).phase) == "Suspect"
+    status = ended(BackupStatus(storage="s3"), told)
+    assert (status.phase, status.failure_reason) == ("Suspect", "Shrunken")
+    shown = condition(status)
+    assert (shown.status, shown.reason) == ("False", "Shrunken") and shown.message == status.message != ""
+    accepted = condition(status.model_copy(update={"anomaly_accepted": True}))
+    assert (accepted.status, accepted.reason) == ("True", "AnomalyAccepted")
+
+
+def test_a_suspect_backup_that_only_storage_tells_of_says_why() -> None:
+    times: dict[str, Any] = dict.fromkeys(("startTime", "completionTime", "snapshotTime"), MOMENT)
+    entry = Entry.model_validate(
+        {"backupID": "database_20260301_020000", "backupType": "database", "runIdentity": IDENTITY, "sizeBytes": 1,
+         "sourceBytes": 1, "checksum": "sha256:" + "a" * 64, "status": "Suspect", "reason": "TablesGone",
+         "message": "no table", **times}
+    )  # fmt: skip
+    status = succeeded_by_entry(BackupStatus(storage="s3"), entry)
+    assert (status.phase, status.failure_reason, status.message) == ("Suspect", "TablesGone", "no table")
 
 
 @given(st.integers(0, 10**18))

@@ -52,6 +52,14 @@ def test_a_result_of_its_own_pod_is_believed() -> None:
     assert outcome.state == "Ended" and outcome.result is not None and outcome.pod == "pod"
 
 
+@pytest.mark.parametrize("first", ["Suspect", "Failed"])
+def test_a_suspect_result_counts_before_a_failed_one_whatever_order_they_came_in(first: str) -> None:
+    verdicts = [first, "Failed" if first == "Suspect" else "Suspect"]
+    pods = [_pod(_terminated(each), name=f"pod-{number}") for number, each in enumerate(verdicts)]
+    outcome = observe(_job(FAILED), pods, NONCE)
+    assert outcome.result is not None and outcome.result.verdict == "Suspect"
+
+
 def test_a_pod_that_only_carries_the_label_is_not_believed() -> None:
     outcome = observe(_job(COMPLETE), [_pod(_terminated(), owner="another")], NONCE)
     assert outcome.result is None and outcome.reason == "ResultLost"

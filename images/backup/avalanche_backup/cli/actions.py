@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from avalanche_backup.cli.configuration import DATABASE, FILES, Configuration
 from avalanche_backup.cli.output import ConsoleReport
 from avalanche_backup.cli.recording import recorded, tell_of_refusal
@@ -89,6 +91,8 @@ def back_up(configuration: Configuration, backup_type: BackupType) -> tuple[Back
             raise
         result, report = run_request(request)
         told = [each for entry in report.entries for each in entry.copies if each.status != "Verified"]
+        if result.verdict == "Suspect":
+            structlog.get_logger().warning("suspect", reason=result.reason, message=result.message)
         return metadata_of(configuration, result.backup_id or ""), [*refused, *told]
 
 
@@ -118,6 +122,7 @@ def _backup_request(
         min_copies=1,
         compression=configuration.compression,
         encryption=configuration.encryption,
+        anomaly=configuration.anomaly,
         notifications=configuration.notifications,
     )
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from avalanche_backup.cli import schedule
 from avalanche_backup.cli.sections import (
     SECRET,
+    AnomalySection,
     CloudSection,
     DatabaseSection,
     FilesSection,
@@ -33,6 +34,7 @@ from avalanche_backup.errors import CredentialsMissing, UsageInvalid
 from avalanche_contract.names import BackupType
 from avalanche_contract.notification import Notifications
 from avalanche_contract.request import (
+    Anomaly,
     AzureStorage,
     Compression,
     Credential,
@@ -103,6 +105,7 @@ class BackupSection(Section):
     retention: RetentionSection = RetentionSection()
     compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
     encryption: EncryptionSection = EncryptionSection()
+    anomaly: AnomalySection = AnomalySection()
     cloud: CloudSection = CloudSection()
     notifications: NotificationsSection = NotificationsSection()
     logs: LogsSection = LogsSection()
@@ -203,6 +206,11 @@ class Configuration:
     def schedule_zone(self) -> ZoneInfo:
         """Give the time zone of `run-scheduled`."""
         return self._section.scheduler.zone
+
+    @property
+    def anomaly(self) -> Anomaly:
+        """Give when a backup is suspect."""
+        return Anomaly(max_shrink_percent=self._section.anomaly.max_shrink_percent)
 
     @property
     def cloud(self) -> Place:

@@ -72,6 +72,12 @@ def _backup(settings: Settings, backup_type: BackupType) -> None:
         click.secho(f"warning: no copy in {each.storage}: {each.message}", fg="yellow", err=True)
     if missing:
         click.secho(f"complete it: {PROGRAM} sync", fg="yellow", err=True)
+    if made.status == "suspect":
+        click.secho(f"suspect: {made.error_message}", fg="yellow", err=True)
+        advice = f"it counts as none; if this is right: {PROGRAM} accept-anomaly --backup-id {made.backup_id}"
+        click.secho(advice, fg="yellow", err=True)
+        sys.exit(ExitCode.SUSPECT)
+    if missing:
         sys.exit(ExitCode.COPIES_INCOMPLETE)
 
 
@@ -298,10 +304,17 @@ def _list(settings: Settings, backup_type: BackupType | None) -> None:
     for named, message in listing.damaged:
         click.secho(f"warning: {named}: {message}", fg="yellow", err=True)
     if settings.json:
-        listed = [each.metadata.model_dump(mode="json") | {"copies": each.places} for each in listing.backups]
+        listed = [
+            each.metadata.model_dump(mode="json")
+            | {"copies": each.places, "anomaly_accepted": each.anomaly_accepted}
+            for each in listing.backups
+        ]
         click.echo(as_json(listed))
     else:
-        rows = [(*_cells(each.metadata), ", ".join(each.places)) for each in listing.backups]
+        rows = [
+            (*_cells(each.metadata, accepted=each.anomaly_accepted), ", ".join(each.places))
+            for each in listing.backups
+        ]
         click.echo(table((*_COLUMNS, "COPIES"), rows))
     for name, failure in listing.failures.items():
         click.secho(f"warning: {name} could not be read: {failure.message}", fg="yellow", err=True)
@@ -312,9 +325,10 @@ def _list(settings: Settings, backup_type: BackupType | None) -> None:
 _COLUMNS = ("BACKUP-ID", "TYPE", "DATA-OF (UTC)", "SIZE", "STATUS", "CHECKSUM")
 
 
-def _cells(each: BackupMetadata) -> tuple[str, ...]:
+def _cells(each: BackupMetadata, *, accepted: bool = False) -> tuple[str, ...]:
     moment = f"{each.snapshot_time:%Y-%m-%d %H:%M:%S}"
-    return (each.backup_id, each.backup_type, moment, size(each.size_bytes), each.status, each.checksum[:19])
+    status = "accepted" if accepted else each.status
+    return (each.backup_id, each.backup_type, moment, size(each.size_bytes), status, each.checksum[:19])
 
 
 def _show(made: BackupMetadata, settings: Settings) -> None:

@@ -45,13 +45,18 @@ def newest(
 
 def _good(place: Place, types: Sequence[BackupType]) -> list[tuple[datetime, str]]:
     from avalanche_backup import catalog  # noqa: PLC0415 - `--help` needs none of it
+    from avalanche_backup.holds import read_hold  # noqa: PLC0415
     from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
 
-    found = catalog.backups(open_store(place.storage), place.prefix, tuple(types))
+    store = open_store(place.storage)
+    found = catalog.backups(store, place.prefix, tuple(types))
     return [
         (each.metadata.snapshot_time, each.metadata.backup_id)
         for each in found
         if isinstance(each, catalog.Found)
-        and each.metadata.status == "succeeded"
         and catalog.verification_of(each) != "VerificationFailed"
+        and (
+            each.metadata.status == "succeeded"
+            or read_hold(store, place.prefix, each.metadata.backup_id).anomaly_accepted
+        )
     ]

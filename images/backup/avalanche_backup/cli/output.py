@@ -51,6 +51,7 @@ def plan_text(plan: Plan) -> str:
         f"Data of   {plan.snapshot_time:%Y-%m-%d %H:%M:%S} UTC",
         f"Checksum  {plan.checksum}",
         *([f"Encrypted for {', '.join(plan.recipients)}"] if plan.recipients else []),
+        *([f"Suspect   {plan.anomaly}"] if plan.anomaly else []),
         "",
     ]
     for target in plan.targets:

@@ -22,6 +22,8 @@ class Listed:
 
     metadata: BackupMetadata
     places: tuple[str, ...]
+    anomaly_accepted: bool = False
+    """A suspect one, and a person said that it is right as it is."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ def list_places(places: Sequence[Place], backup_type: BackupType | None) -> List
     :raises Failure: none can be read: the folder is not there, or its disk is not mounted.
     """
     known: dict[str, list[str]] = {}
+    accepted: set[str] = set()
     metadata: dict[str, BackupMetadata] = {}
     damaged: list[tuple[str, str]] = []
     failures: dict[str, Failure] = {}
     for place in places:
         try:
             good, bad = _read(place, backup_type)
+            accepted |= _accepted(place, good)
         except Failure as failure:
             failures[place.storage.name] = failure
             continue
@@ -68,7 +72,7 @@ def list_places(places: Sequence[Place], backup_type: BackupType | None) -> List
     if len(failures) == len(places):
         raise next(iter(failures.values()))
     order = sorted(metadata.values(), key=lambda each: (each.timestamp, each.backup_id), reverse=True)
-    listed = tuple(Listed(each, tuple(known[each.backup_id])) for each in order)
+    listed = tuple(Listed(each, tuple(known[each.backup_id]), each.backup_id in accepted) for each in order)
     return Listing(listed, tuple(damaged), failures)
 
 
@@ -133,6 +137,16 @@ def _read(place: Place, backup_type: BackupType | None) -> tuple[list[BackupMeta
     damaged = [each for each in found if isinstance(each, catalog.Damaged)]
     named = [(each.key.rpartition("/")[2].removesuffix("_metadata.json"), each.message) for each in damaged]
     return good, named
+
+
+def _accepted(place: Place, backups: Sequence[BackupMetadata]) -> set[str]:
+    """Name the suspect ones that a person accepted; of the others nothing is asked."""
+    from avalanche_backup.holds import read_hold  # noqa: PLC0415
+    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+
+    suspect = [each.backup_id for each in backups if each.status == "suspect"]
+    store = open_store(place.storage) if suspect else None
+    return {each for each in suspect if store and read_hold(store, place.prefix, each).anomaly_accepted}
 
 
 def _is_new(name: str, failure: Failure, configuration: Configuration) -> bool:

@@ -83,6 +83,13 @@ class RetentionSection(Section):
         )
 
 
+class AnomalySection(Section):
+    """When a backup is suspect although nothing failed."""
+
+    max_shrink_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    """Less than the median of the last verified backups by more than this; 100 compares no amounts."""
+
+
 class S3Section(Section):
     """A bucket."""
 

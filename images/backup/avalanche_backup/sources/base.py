@@ -32,6 +32,8 @@ class Inspection:
     version: str
     """``PostgreSQL 17.6``, ``SQLite 3``, ``files``."""
     estimated_bytes: int | None = None
+    empty: str = ""
+    """Where there is nothing to back up: that, in a sentence. Whether it is a failure, who asks decides."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Dump:
     recreate: Mapping[str, Any] = field(default_factory=dict)
     """What is needed to make the target anew: version, encoding, locale, owner, extensions, settings."""
     warnings: tuple[str, ...] = ()
+    empty: str = ""
+    """As of :class:`Inspection`: what was there then may have gone."""
     files_included: tuple[str, ...] = ()
     """At most a hundred top-level names: what a person looks for in ``list``."""
 
@@ -86,6 +90,8 @@ class Source(Protocol):
     """What :meth:`dump` writes into its second sink."""
     target: str
     """What it is, for a person, without secrets: ``postgresql://host:5432/database``."""
+    selection: Mapping[str, Any]
+    """What of it is chosen, as JSON: backups that chose differently are not compared with each other."""
 
     def inspect(self, *, estimate: bool = True) -> Inspection:
         """Reach the source and check that it can be dumped; without ``estimate``, read as little as will do."""

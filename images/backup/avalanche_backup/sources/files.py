@@ -36,18 +36,23 @@ class FileTree:
         self._root = Path(request.root)
         self._selection = Selection(request.root, request.paths, request.exclude, request.one_file_system)
         self.target = request.described or request.root
+        self.selection: Mapping[str, Any] = {
+            "paths": sorted(minimal(request.paths)),
+            "exclude": sorted(request.exclude),
+            "oneFileSystem": request.one_file_system,
+        }
 
     def inspect(self, *, estimate: bool = True) -> Inspection:
-        """Check that everything that was asked for is there, and something is; an estimate walks the whole tree."""
+        """Check that everything that was asked for is there, and whether it holds a file; an estimate walks the whole tree."""
         self._check_root()
         files, size = self._measure() if estimate else (int(self._holds_a_file()), None)
-        if not files:
-            raise SourceInvalid(
-                f"{self.target} holds no file in {', '.join(self._selection.paths)}: nothing is not backed up; is the "
-                "right volume mounted?",
-                reason="SourceEmpty",
-            )
-        return Inspection("files", size)
+        return Inspection("files", size, empty="" if files else self._nothing())
+
+    def _nothing(self) -> str:
+        paths = ", ".join(self._selection.paths)
+        return (
+            f"{self.target} holds no file in {paths}: nothing is not backed up; is the right volume mounted?"
+        )
 
     def _measure(self) -> tuple[int, int]:
         """Count what is not a folder, and its bytes in an archive."""
@@ -80,13 +85,10 @@ class FileTree:
             if len(top) < NAMES_MAX and found.path.count("/") <= 0:
                 top[shown(found.path).strip("'\"")] = None
         written = archive.finish()
-        if not written.files + written.links:
-            raise SourceInvalid(
-                f"{self.target}: every file went away while it was read", reason="SourceEmpty"
-            )
         return Dump(
             moment, written.statistics(), recreate={"paths": list(self._selection.paths)},
             warnings=tuple(written.warnings), files_included=tuple(top),
+            empty="" if written.files + written.links else self._nothing(),
         )  # fmt: skip
 
     def inspect_target(self, artifact: Mapping[str, Any]) -> TargetState:

@@ -48,18 +48,23 @@ class SqliteDatabase:
         self.name = request.name
         self._path = Path(request.path)
         self.target = request.described or request.path
+        self.selection: Mapping[str, Any] = {}
 
     def inspect(self, *, estimate: bool = True) -> Inspection:
-        """Open the database, and see that it has a table."""
+        """Open the database, and see whether it has a table."""
         del estimate
         if not self._path.is_file():
             raise SourceInvalid(f"there is no SQLite database at {self.target}", reason="SourceMissing")
         with closing(self._open()) as database, _Explained(self.target):
-            if not _tables(database):
-                raise SourceInvalid(
-                    f"{self.target} has no table: an empty database is not backed up", reason="SourceEmpty"
-                )
-        return Inspection(f"SQLite {sqlite3.sqlite_version}", self._path.stat().st_size)
+            tables = _tables(database)
+        return Inspection(
+            f"SQLite {sqlite3.sqlite_version}",
+            self._path.stat().st_size,
+            empty="" if tables else self._nothing(),
+        )
+
+    def _nothing(self) -> str:
+        return f"{self.target} has no table: an empty database is not backed up"
 
     def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
         """Copy the database as it is at one moment, check the copy, and write it out."""
@@ -74,6 +79,7 @@ class SqliteDatabase:
         ):
             _copy(database, target, self.target)
             tables, warnings = _check(target, self.target)
+            used, names = _used_bytes(target), _tables(target)
             target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         with copy.open("rb") as file:
             done = 0
@@ -83,8 +89,8 @@ class SqliteDatabase:
                 progress(done)
         copy.unlink()
         return Dump(
-            moment, {"tables": tables}, {"sqlite": sqlite3.sqlite_version}, warnings=warnings,
-            files_included=(self._path.name,),
+            moment, {"tables": tables, "bytes": used}, {"sqlite": sqlite3.sqlite_version}, warnings=warnings,
+            files_included=(self._path.name,), empty="" if names else self._nothing(),
         )  # fmt: skip
 
     def inspect_target(self, artifact: Mapping[str, Any]) -> TargetState:
@@ -292,6 +298,15 @@ def _check(database: sqlite3.Connection, what: str) -> tuple[dict[str, int], tup
         raise SourceInvalid(f"{what} is corrupt: {'; '.join(rows)[:300]}", reason="SourceCorrupt")
     counted = {name: _count(database, name) for name in _tables(database)}
     return {name: count for name, count in counted.items() if count is not None}, warnings
+
+
+def _used_bytes(database: sqlite3.Connection) -> int:
+    """Give the size of the pages in use: what VACUUM gives back was no data."""
+    pages, free, size = (
+        int(database.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
 
 
 def _integrity(

@@ -19,13 +19,20 @@ from avalanche_backup.errors import (
     mark_uncertain,
 )
 from avalanche_backup.locks import Lock
-from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
+from avalanche_backup.metadata import (
+    AnomalyMetadata,
+    ArtifactMetadata,
+    BackupMetadata,
+    RunMetadata,
+    combined_checksum,
+)
 from avalanche_backup.pipeline.download import StreamFacts
 from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.pipeline.upload import Encoding, Upload
 from avalanche_backup.sources.base import Beside, Dump, Inspection, Source
 from avalanche_backup.sources.opening import open_source
-from avalanche_backup.verbs import copying
+from avalanche_backup.verbs import baseline, copying
+from avalanche_backup.verbs.baseline import Baseline
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.destinations import (
     RunIdentity,
@@ -39,7 +46,7 @@ from avalanche_backup.verbs.destinations import (
 )
 from avalanche_backup.verbs.keys import recipients_for
 from avalanche_contract.names import slot_of_job
-from avalanche_contract.request import BackupRequest
+from avalanche_contract.request import Anomaly, BackupRequest
 from avalanche_contract.result import Copy, Result
 
 WARNINGS_MAX = 100
@@ -116,17 +123,22 @@ def _store(work: _Work) -> tuple[Destination, Found]:
             for number, source in enumerate(work.request.sources)
         ]
         looked = [(source, source.inspect()) for source in opened]
+        usual = baseline.read(work.destinations, work.start)
+        for source, inspection in looked:
+            baseline.refuse_empty(source, inspection, usual)
         artifacts: list[ArtifactMetadata] = []
         dumps: list[Dump] = []
         # Until the commit is begun: from then on the metadata may name them, whatever answer came.
         stack.callback(lambda: remove(work.destinations, artifacts, work.folder))
         for source, inspection in looked:
             dump = _store_source(work, source, inspection, artifacts)
+            baseline.refuse_empty(source, dump, usual)
             dumps.append(dump)
         work.context.report.progress("Verifying", "", sum(each.source_bytes for each in artifacts), None)
         # A restore that began meanwhile may have been captured half done, and may have ended since.
         refuse_restored(work.destinations, work.locks)
-        metadata = _describe(work, artifacts, dumps)
+        anomaly = work.request.anomaly or Anomaly()
+        metadata = _judged(_describe(work, artifacts, dumps), usual, anomaly.max_shrink_percent)
         stack.pop_all()
     made = commit(work.destinations, work.request, metadata)
     committed = made[1].metadata
@@ -189,6 +201,7 @@ def _artifact(source: Source, upload: Upload, dump: Dump, role: str) -> Artifact
             "source_sha256": facts.source_sha256,
             "recipients": list(stored.recipients),
             "target": source.target,
+            "selection": dict(source.selection) if role == "data" else None,
             "statistics": dict(dump.statistics) if role == "data" else {},
             "recreate": dict(dump.recreate) if role == "data" else {},
             "restore_command": ""
@@ -268,6 +281,24 @@ def _describe(work: _Work, artifacts: list[ArtifactMetadata], dumps: list[Dump])
     )
 
 
+def _judged(metadata: BackupMetadata, usual: Baseline, max_shrink_percent: int) -> BackupMetadata:
+    """Give the metadata with what looks wrong: the commit carries the verdict, so that every reader has it."""
+    data = [each for each in metadata.artifacts if each.role == "data"]
+    findings = baseline.look_wrong(data, usual, max_shrink_percent)
+    told = "; ".join(each.message for each in findings)
+    return metadata.model_copy(
+        update={
+            "status": "suspect" if findings else "succeeded",
+            "error_message": told or None,
+            "anomalies": [
+                AnomalyMetadata(source=each.source, reason=each.reason, message=each.message)
+                for each in findings
+            ],
+            "warnings": [*baseline.not_compared(data, usual), *metadata.warnings][:WARNINGS_MAX],
+        }
+    )
+
+
 def _complete(destinations: Sequence[Destination], own: tuple[Destination, Found], context: Context) -> None:
     """Copy what this run committed to the destinations that do not have it; the source is not read again."""
     good, found = own
@@ -305,6 +336,9 @@ def _end(
         if reason == "Committed"
         else "was committed by another attempt of this run"
     )
+    if found.metadata.status == "suspect":
+        reason = found.metadata.anomalies[0].reason if found.metadata.anomalies else "Suspect"
+        said += f", and looks wrong: {found.metadata.error_message}"
     return _result(request, found.metadata, reason, f"{found.metadata.backup_id} {said}{told}", copies)
 
 
@@ -339,7 +373,7 @@ def _result(
     return Result(
         nonce=request.nonce,
         verb="backup",
-        verdict="Succeeded",
+        verdict="Suspect" if metadata.status == "suspect" else "Succeeded",
         reason=reason,
         message=message,
         backup_id=metadata.backup_id,

@@ -99,8 +99,15 @@ class Examined:
             *([f"made anew in {', '.join(healed)}"] if healed else []),
             *(f"{each.place.store.name}: {each.failure.message}" for each in self.seen if each.failure),
             *([self.told] if self.told else []),
+            *self._suspicion(),
         ]
         return "; ".join(sentences)
+
+    def _suspicion(self) -> list[str]:
+        """Say of a good copy that it is one of a suspect backup: what was written is there, and it looked wrong."""
+        metadata = self.good.found.metadata if self.good and self.good.found else None
+        suspect = metadata is not None and metadata.status == "suspect"
+        return [f"it is suspect: {metadata.error_message}"] if metadata and suspect else []
 
     def copies(self, now: datetime) -> tuple[Copy, ...]:
         """Tell how it is in each place."""

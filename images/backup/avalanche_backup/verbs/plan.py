@@ -61,6 +61,7 @@ def make_plan(request: RestoreRequest, store: Store, found: Found, targets: tupl
         snapshot_time=metadata.snapshot_time,
         policy_uid=metadata.run.policy_uid,
         recipients=recipients_of(each.artifact for each in targets),
+        anomaly=(metadata.error_message or "it looks wrong") if metadata.status == "suspect" else "",
         targets=tuple(_describe(each) for each in targets),
         needs_approval=any(each.state.state == "HoldsData" for each in targets),
         estimated_seconds=1 + 2 * source_bytes // BYTES_PER_SECOND,

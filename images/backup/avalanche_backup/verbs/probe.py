@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from avalanche_backup import catalog, layout
-from avalanche_backup.errors import ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
+from avalanche_backup.errors import (
+    ObjectExists,
+    ObjectMissing,
+    SourceInvalid,
+    StorageInvalid,
+    StorageUnavailable,
+)
 from avalanche_backup.pipeline.fanout import Destination, living
 from avalanche_backup.sources.opening import open_source
 from avalanche_backup.storage.base import Store
@@ -30,7 +36,10 @@ def run(request: ProbeRequest, context: Context) -> Result:
     for number, source in enumerate(request.sources):
         scratch = context.scratch / f"source-{number}"
         scratch.mkdir(parents=True, exist_ok=True)
-        versions[source.name] = open_source(source, scratch).inspect(estimate=False).version
+        found = open_source(source, scratch).inspect(estimate=False)
+        if found.empty:
+            raise SourceInvalid(found.empty, reason="SourceEmpty")
+        versions[source.name] = found.version
     return Result(
         nonce=request.nonce,
         verb="probe",

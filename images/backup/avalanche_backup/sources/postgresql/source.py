@@ -55,13 +55,19 @@ class PostgresqlDatabase:
         self.extension = _EXTENSIONS[request.format]
         self.beside: Beside | None = Beside("globals", "_globals.sql") if request.include_globals else None
         self.target = f"postgresql://{request.host}:{request.port}/{request.database}"
+        self.selection: Mapping[str, Any] = {
+            "schemas": sorted(request.schemas),
+            "excludeTables": sorted(request.exclude_tables),
+        }
 
     def inspect(self, *, estimate: bool = True) -> Inspection:
-        """Reach the server, and check that a client fits and that there is something to dump."""
+        """Reach the server, check that a client fits, and see whether there is something to dump."""
         del estimate
         dumping_clients(self._installed, self._major)
-        self._look(self._resolve()[0])
-        return Inspection(f"PostgreSQL {self._version}", self._ask(ABOUT)["size"])
+        scope = self._resolve()[0]
+        found = self._look(scope)
+        size = self._ask(ABOUT)["size"]
+        return Inspection(f"PostgreSQL {self._version}", size, empty=self._nothing(scope, found))
 
     def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
         """Run pg_dump into ``sink``; the server's globals go into ``beside`` first, where they are asked for."""
@@ -82,7 +88,7 @@ class PostgresqlDatabase:
             recreate={**about, **roles, "server_version": self._version, "pg_dump": clients.version,
                       "schemas": list(scope.schemas), "excluded_tables": list(scope.excluded)},
             warnings=(*unmatched, *_needed(found), *limits.warnings(found, self._ask(LOCKS))),
-            files_included=tuple(found["relations"][:100]),
+            files_included=tuple(found["relations"][:100]), empty=self._nothing(scope, found),
         )  # fmt: skip
 
     def inspect_target(self, artifact: Mapping[str, Any]) -> TargetState:
@@ -184,7 +190,7 @@ class PostgresqlDatabase:
     def _look(self, scope: Scope) -> Any:
         """See what there is to dump.
 
-        :raises SourceInvalid: a schema that is not there, nothing at all, or a part of something.
+        :raises SourceInvalid: a schema that is not there, or a part of something.
         """
         found = self._ask(contents(scope))
         if found["incomplete"]:
@@ -198,15 +204,18 @@ class PostgresqlDatabase:
                 "schemas are named exactly, upper and lower case count, and patterns are not known",
                 reason="SchemaMissing",
             )
-        if not found["relations"] and not found["large_objects"]:
-            where = f" in {', '.join(scope.schemas)}" if scope.schemas else ""
-            less = " but those that excludeTables leaves out" if scope.excluded else ""
-            raise SourceInvalid(
-                f"{self.target} holds no table and no large object{where}{less}: an empty database is not backed up; "
-                "is this the right one?",
-                reason="SourceEmpty",
-            )
         return found
+
+    def _nothing(self, scope: Scope, found: Mapping[str, Any]) -> str:
+        """Say that there is nothing to dump; an empty text where there is something."""
+        if found["relations"] or found["large_objects"]:
+            return ""
+        where = f" in {', '.join(scope.schemas)}" if scope.schemas else ""
+        less = " but those that excludeTables leaves out" if scope.excluded else ""
+        return (
+            f"{self.target} holds no table and no large object{where}{less}: an empty database is not backed up; is "
+            "this the right one?"
+        )
 
     def _roles(self) -> Mapping[str, Any]:
         """Give the roles that a restore needs; not of a part, which may need fewer than the whole database."""
