@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.e2e import objects
 from tests.e2e.kubectl import Object, ticks
 from tests.e2e.scene import Scene
-from tests.integration.mail import certificate
+from tests.fakes.certificates import certificate
 
 PASSWORD = "canary-password-of-the-mail-server"
 SERVER = (Path(__file__).parent / "mailserver.py").read_text()

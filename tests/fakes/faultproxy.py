@@ -246,14 +246,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def fault_proxy(upstream: str, certificate: Path | None = None) -> Iterator[FaultProxy]:
-    """Run a proxy in front of a server; with a certificate (and its key, in one file) by TLS."""
+def fault_proxy(upstream: str, certificate: tuple[Path, Path] | None = None) -> Iterator[FaultProxy]:
+    """Run a proxy in front of a server; with a certificate and its key by TLS."""
     proxy = FaultProxy(upstream, scheme="https" if certificate else "http")
     server = _Server(("127.0.0.1", 0), _handler(proxy))
     proxy.port = server.server_address[1]
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
+        context.load_cert_chain(*certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -20,8 +20,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from avalanche_contract.notification import EmailChannel
 from avalanche_contract.request import Credential
-from tests.cluster.packages import ensure_packages
-from tests.cluster.processes import run
+from tests.fakes.certificates import certificate
 
 USER, PASSWORD = "backup", "mail-canary pa$$:word"
 ENV_PASSWORD = "TEST_SMTP_PASSWORD"
@@ -69,17 +68,6 @@ class Mail:
             "ca_file": str(self.ca_file) if self.ca_file else None,
         }  # fmt: skip
         return EmailChannel(**{**values, **more})
-
-
-def certificate(folder: Path, address: str = "127.0.0.1") -> tuple[Path, Path]:
-    """Make a certificate for an address that signs itself; gives it and its key."""
-    ensure_packages({"openssl": "openssl"}, print)
-    made, key = folder / "mail.crt", folder / "mail.key"
-    run(
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", "/CN=mail", "-addext", f"subjectAltName=IP:{address}", "-keyout", key, "-out", made,
-    )  # fmt: skip
-    return made, key
 
 
 class _Controller(Controller):

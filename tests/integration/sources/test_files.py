@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -135,6 +136,21 @@ def test_a_file_that_is_truncated_while_it_is_read_fails(tree: Path, tmp_path: P
 
     with pytest.raises(SourceInvalid, match="truncated while it was read"):
         FileTree(source(tree)).dump(Truncating(), beside=None, scratch=tmp_path, progress=lambda _: None)
+
+
+def test_a_disk_that_fails_under_a_file_fails_the_backup_by_the_name_of_the_file(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(descriptor: int, size: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("avalanche_backup.sources.archive.os.read", failing)
+    with pytest.raises(SourceInvalid, match="Input/output error") as raised:
+        FileTree(source(tree)).dump(
+            Doing(lambda: None, 0), beside=None, scratch=tmp_path, progress=lambda _: None
+        )
+    assert raised.value.reason == "SourceUnreadable"
+    assert "data" in raised.value.message
 
 
 class Doing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from avalanche_backup.storage import answers, gcs
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_contract.request import AzureStorage, S3Storage, Storage
+from tests.fakes.certificates import certificate
 from tests.fakes.faultproxy import Answer, Fault, FaultProxy, fault_proxy
 from tests.integration.conftest import STORAGES
 
@@ -323,33 +323,43 @@ def _open_uploads(bucket: S3Storage) -> list[Any]:
     return found
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a certificate for 127.0.0.1 that is its own authority, with its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "key", "-out", folder / "crt",
-         "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    both = folder / "both.pem"
-    both.write_bytes((folder / "key").read_bytes() + (folder / "crt").read_bytes())
-    return both
-
-
 @pytest.mark.parametrize("kind", NETWORKED)
 def test_an_authority_of_ones_own_is_named_or_the_connection_is_refused(
-    kind: str, certificate: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage: Any = request.getfixturevalue(NETWORKED[kind])
     monkeypatch.setattr(gcs, "_credentials", lambda _: AnonymousCredentials())
-    with fault_proxy(storage.endpoint, certificate) as proxy:
+    served = certificate(tmp_path)
+    with fault_proxy(storage.endpoint, served) as proxy:
         secure = storage.model_copy(update={"endpoint": proxy.endpoint})
-        open_store(secure.model_copy(update={"ca_file": str(certificate)})).put("object", b"x")
-        with pytest.raises(StorageInvalid) as raised:
-            open_store(secure).put("other", b"x")
-    assert raised.value.reason == "CertificateInvalid"
+        open_store(secure.model_copy(update={"ca_file": str(served[0])})).put("object", b"x")
+        is_refused(secure)
     assert [each.key for each in open_store(storage).list("")] == ["object"]
+
+
+@pytest.mark.parametrize("kind", NETWORKED)
+@pytest.mark.parametrize(
+    "wrong", [{"ended": True}, {"address": "127.0.0.2"}], ids=["expired", "another host"]
+)
+def test_a_certificate_that_is_expired_or_of_another_host_is_refused_though_its_authority_is_known(
+    kind: str,
+    wrong: dict[str, Any],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage: Any = request.getfixturevalue(NETWORKED[kind])
+    monkeypatch.setattr(gcs, "_credentials", lambda _: AnonymousCredentials())
+    served = certificate(tmp_path, **wrong)
+    with fault_proxy(storage.endpoint, served) as proxy:
+        is_refused(storage.model_copy(update={"endpoint": proxy.endpoint, "ca_file": str(served[0])}))
+    assert list(open_store(storage).list("")) == []
+
+
+def is_refused(storage: Storage) -> None:
+    with pytest.raises(StorageInvalid) as raised:
+        open_store(storage).put("other", b"x")
+    assert raised.value.reason == "CertificateInvalid"
 
 
 def test_an_authority_that_is_missing_is_named(container: AzureStorage) -> None:

@@ -61,9 +61,13 @@ class Answers:
         return StorageUnavailable(f"storage {self.name}: answered {code or status or 'nothing'} at {key}")
 
 
+_ABOUT_A_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "doesn't match")
+"""What OpenSSL says, and what urllib3 says where it compares the host itself."""
+
+
 def broken_off(name: str, error: Exception, otherwise: str) -> Failure:
     """Tell a certificate that is wrong from a line that broke; no connection is ever made without checking it."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if any(words in str(error) for words in _ABOUT_A_CERTIFICATE):
         return StorageInvalid(
             f"storage {name}: the certificate of the endpoint is not valid: expired, for another host, or of an authority "
             "that is not known here; name the authority",

@@ -21,6 +21,15 @@ from avalanche_contract.request import PostgresqlSource
 CONNECT_SECONDS = 10
 QUERY_SECONDS = 120
 STDERR_TAIL = 4096
+SERVICE = """\
+[avalanche-backup]
+keepalives_idle=30
+keepalives_interval=10
+keepalives_count=6
+tcp_user_timeout=90000
+"""
+"""A server that falls silent without a word (its node is gone, a firewall forgot the connection) is given up after a minute and a
+half; the kernel's own patience is two hours. There are no variables of the environment for these."""
 _INVALID = (
     (r"authentication failed|no password supplied|no pg_hba\.conf entry|role .* does not exist", "AuthenticationFailed", ""),
     (r"not currently accepting connections|cannot connect to invalid database", "ConnectionsNotAllowed", "see ALTER DATABASE … ALLOW_CONNECTIONS"),
@@ -44,7 +53,7 @@ _FROM_SERVER = re.compile(r"Error message from server:\s*(.+)")
 
 
 def connection_environment(source: PostgresqlSource, scratch: Path) -> dict[str, str]:
-    """Give the environment for libpq's tools, and write the password file that it names.
+    """Give the environment for libpq's tools, and write the password and service files that it names.
 
     :raises CredentialsMissing: the user name or the password is not where the request says.
     """
@@ -58,6 +67,8 @@ def connection_environment(source: PostgresqlSource, scratch: Path) -> dict[str,
         "PGDATABASE": source.database,
         "PGUSER": username,
         "PGPASSFILE": str(_write_password(source, scratch)),
+        "PGSERVICEFILE": str(_write_service(scratch)),
+        "PGSERVICE": "avalanche-backup",
         "PGSSLMODE": source.ssl_mode,
         "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
         "PGAPPNAME": "avalanche-backup",
@@ -127,6 +138,12 @@ def tail(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - STDERR_TAIL))
         return file.read().decode(errors="replace")
+
+
+def _write_service(scratch: Path) -> Path:
+    path = scratch / "pg_service.conf"
+    path.write_text(SERVICE)
+    return path
 
 
 def _write_password(source: PostgresqlSource, scratch: Path) -> Path:
