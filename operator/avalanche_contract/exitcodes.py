@@ -46,6 +46,8 @@ class ExitCode(IntEnum):
     """Fewer copies were made than are needed. What was made stays; another try completes the others from it."""
     COPIES_INCOMPLETE = 24
     """Of the command line: the backup is there and good, and fewer copies of it than there are places."""
+    DRILL_FAILED = 25
+    """The backup could not be restored into a throwaway target, or what came back is not what was expected."""
     INTERRUPTED = 130
     """SIGINT."""
     TERMINATED = 143

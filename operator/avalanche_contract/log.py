@@ -13,9 +13,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from avalanche_contract.base import Lenient
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Unreadable
+from avalanche_contract.result import Checked, Decision, Drilled, Entry, Listed, Plan, Unreadable
 
-LineKind = Literal["progress", "entry", "plan", "decision", "checked", "listed", "unreadable", "end"]
+LineKind = Literal[
+    "progress", "entry", "plan", "decision", "checked", "listed", "unreadable", "drilled", "end"
+]
 
 
 class Progress(Lenient):
@@ -38,6 +40,7 @@ class Answer(Lenient):
     checked: tuple[Checked, ...] = ()
     listed: tuple[Listed, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    drilled: Drilled | None = None
     complete: bool = False
     """The closing line was there, and counts what was read."""
 
@@ -69,6 +72,7 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
     checked: list[Checked] = []
     listed: list[Listed] = []
     unreadable: list[Unreadable] = []
+    drilled: Drilled | None = None
     complete = False
     for kind, document in _ours(lines, nonce):
         try:
@@ -86,9 +90,11 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
                 listed.append(Listed.model_validate(document))
             elif kind == "unreadable":
                 unreadable.append(Unreadable.model_validate(document))
+            elif kind == "drilled":
+                drilled = Drilled.model_validate(document)
             elif kind == "end":
                 answers = (entries, decisions, checked, listed, unreadable)
-                count = sum(len(each) for each in answers) + (plan is not None)
+                count = sum(len(each) for each in answers) + (plan is not None) + (drilled is not None)
                 complete = document.get("count") == count
         except ValidationError:
             continue
@@ -100,6 +106,7 @@ def read_log(lines: Iterable[str], nonce: str) -> Answer:
         checked=tuple(checked),
         listed=tuple(listed),
         unreadable=tuple(unreadable),
+        drilled=drilled,
         complete=complete,
     )
 

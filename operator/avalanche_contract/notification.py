@@ -9,7 +9,9 @@ from pydantic import Field
 
 from avalanche_contract.base import Credential, Lenient, Strict
 
-Event = Literal["Failed", "Recovered", "Suspect", "VerificationFailed", "Missed", "ObjectiveMissed"]
+Event = Literal[
+    "Failed", "Recovered", "Suspect", "VerificationFailed", "Missed", "ObjectiveMissed", "DrillFailed"
+]
 """What people are told of. ``Recovered`` is the first success after a failure that they were told of."""
 EVENTS: tuple[Event, ...] = (
     "Failed",
@@ -18,6 +20,7 @@ EVENTS: tuple[Event, ...] = (
     "VerificationFailed",
     "Missed",
     "ObjectiveMissed",
+    "DrillFailed",
 )
 QUIET = timedelta(hours=12)
 """So long the same failure is not told again, however often it happens: a policy may run every minute."""

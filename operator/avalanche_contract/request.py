@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from avalanche_contract.base import Credential as Credential  # noqa: PLC0414 - readers find it here
 from avalanche_contract.base import Strict, Time
-from avalanche_contract.names import BackupType
+from avalanche_contract.expectation import check_expectation
+from avalanche_contract.names import BACKUP_TYPES, BackupType
 from avalanche_contract.notification import Event, Notifications
 
 CONTRACT_VERSION = 1
@@ -277,6 +278,41 @@ class VerifyRequest(_Request):
     """Absent: nobody is told."""
 
 
+class Newest(Strict):
+    """The newest backup that is known to be good, in whichever place has it."""
+
+    backup_types: Annotated[tuple[BackupType, ...], Field(min_length=1)] = BACKUP_TYPES
+    places: Annotated[tuple[Place, ...], Field(min_length=1, max_length=COPIES_MAX)]
+    writer: Writer = Writer()
+    """Whose backups they are: a folder of somebody else's is left alone."""
+    identity: Credential | None = None
+    """What opens the backup where it is encrypted."""
+
+
+class Query(Strict):
+    """A question to a restored database, and what its single value must be (:mod:`expectation`)."""
+
+    source: str | None = None
+    """Which database of the backup; absent: the only one."""
+    sql: Annotated[str, Field(min_length=1, max_length=4096)]
+    expect: Annotated[str, AfterValidator(check_expectation), Field(max_length=1024)] | None = None
+    """Absent: any answer will do, and is told."""
+
+
+class DrillRequest(_Request):
+    """Restore one backup into throwaway targets, look at what came back, and leave nothing behind."""
+
+    verb: Literal["drill"] = "drill"
+    backup: BackupReference | Newest
+    queries: Annotated[tuple[Query, ...], Field(max_length=100)] = ()
+    query_seconds: int = Field(default=60, ge=1, le=3600)
+    """How long one question may take."""
+    superuser: bool = False
+    """Restore as the superuser of the throwaway server: a dump may then run programs there."""
+    keep: str | None = None
+    """A folder in which the throwaway targets are made, and left: the servers run on."""
+
+
 class CopyRequest(_Request):
     """Copy one backup from the first place that has a good copy: data first, checked on the way, metadata last."""
 
@@ -413,6 +449,7 @@ Request = Annotated[
     | NotifyRequest
     | CleanupRequest
     | HoldRequest
-    | DeleteRequest,
+    | DeleteRequest
+    | DrillRequest,
     Field(discriminator="verb"),
 ]

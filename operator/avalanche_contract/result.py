@@ -103,6 +103,26 @@ class Checked(Lenient):
     """How it is in each place that was looked at."""
 
 
+class Drilled(Lenient):
+    """What a drill came to: one backup, restored into a throwaway target and looked at there."""
+
+    backup_id: str = Field(alias="backupID")
+    storage: str
+    """The place that it was read from."""
+    time: Time
+    """When it ended."""
+    succeeded: bool
+    reason: str
+    message: str = ""
+    duration_seconds: float
+    restore_seconds: float = 0
+    """Of that, what a real restore does as well: checking what is stored, and restoring it."""
+    steps: dict[str, float] = Field(default_factory=dict)
+    """Seconds by ``Checking``, ``Starting``, ``Restoring``, ``Comparing``, ``Asking``."""
+    asked: int = 0
+    """How many questions were asked."""
+
+
 class Listed(Lenient):
     """A page of what lies in a policy's folder, in any of the storages that were looked into: nothing else does."""
 

@@ -31,7 +31,7 @@ from avalanche_contract.request import (
     VerifyRequest,
     Writer,
 )
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Result, Unreadable
+from avalanche_contract.result import Checked, Decision, Drilled, Entry, Listed, Plan, Result, Unreadable
 
 NONCE = "0123456789abcdef"
 NOBODY = Notifications()
@@ -51,6 +51,7 @@ class Reported:
     verified: list[Checked] = field(default_factory=list)
     pages: list[Listed] = field(default_factory=list)
     damaged: list[Unreadable] = field(default_factory=list)
+    drills: list[Drilled] = field(default_factory=list)
 
     def progress(self, phase: str, source: str, done_bytes: int, total_bytes: int | None) -> None:
         """Remember the phase."""
@@ -76,6 +77,10 @@ class Reported:
     def checked(self, checked: Checked) -> None:
         """Remember what was found of a backup."""
         self.verified.append(checked)
+
+    def drilled(self, drilled: Drilled) -> None:
+        """Remember what a drill came to."""
+        self.drills.append(drilled)
 
     def listed(self, listed: Listed) -> None:
         """Remember a page of what is there."""

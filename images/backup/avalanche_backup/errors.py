@@ -20,6 +20,7 @@
     ├── TargetLocked            the target is being restored: nothing was done
     ├── RunUnderWay             another run of the command line is under way: nothing was done
     ├── RemovalRefused          too much at once, held, needed, not confirmed: nothing was removed
+    ├── DrillFailed             a backup could not be restored into a throwaway target, or is not what was expected
     └── NotificationFailed      somebody could not be told
 
 Domain code raises these and nothing else on purpose; the edges (:mod:`job`, :mod:`cli`) map them.
@@ -179,6 +180,13 @@ class RemovalRefused(Failure):
 
     exit_code = ExitCode.REMOVAL_REFUSED
     default_reason = "TooManyRemovals"
+
+
+class DrillFailed(Failure):
+    """A backup could not be restored into a throwaway target, or what came back is not what was expected."""
+
+    exit_code = ExitCode.DRILL_FAILED
+    default_reason = "DrillFailed"
 
 
 class RunUnderWay(Failure):

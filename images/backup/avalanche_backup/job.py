@@ -36,6 +36,7 @@ from avalanche_contract.request import Request
 from avalanche_contract.result import (
     Checked,
     Decision,
+    Drilled,
     Entry,
     Listed,
     Plan,
@@ -93,6 +94,11 @@ class LogReport:
         """Write what a verification found of one backup."""
         self._count += 1
         self._write(write_line(self._nonce, "checked", checked))
+
+    def drilled(self, drilled: Drilled) -> None:
+        """Write what a drill came to."""
+        self._count += 1
+        self._write(write_line(self._nonce, "drilled", drilled))
 
     def listed(self, listed: Listed) -> None:
         """Write a page of what is there."""

@@ -6,7 +6,7 @@
     database/database_20241122_020000.sql.gz            one artifact of a single source
     full/full_20241101_040000_<source>.sql.gz           one of several
     …/…_metadata.json                                   the commit
-    …/…_verification.json  …_hold.json  …_tombstone.json  …_attempt.json  beside it
+    …/…_verification.json  …_drill.json  …_hold.json  …_tombstone.json  …_attempt.json  beside it
     …/…_restoring_<12 hex>.json                         for each restore that keeps it
     restore-lock.json                                   of the last restore of a target of this policy
 """
@@ -22,6 +22,7 @@ STORAGE_FILE = "storage.json"
 PROBE_FILE = "probe.json"
 OWNER_FILE = "owner.json"
 LOCK_FILE = "restore-lock.json"
+DRILL = "_drill.json"
 _METADATA = "_metadata.json"
 _ATTEMPT = "_attempt.json"
 _TOMBSTONE = "_tombstone.json"
@@ -47,6 +48,11 @@ def metadata_key(prefix: str, backup_id: str) -> str:
 def verification_key(prefix: str, backup_id: str) -> str:
     """Give the key of a backup's last verdict."""
     return _beside(prefix, backup_id, "_verification.json")
+
+
+def drill_key(prefix: str, backup_id: str) -> str:
+    """Give the key of what the last drill of a backup came to."""
+    return _beside(prefix, backup_id, DRILL)
 
 
 def hold_key(prefix: str, backup_id: str) -> str:

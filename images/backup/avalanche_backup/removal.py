@@ -173,7 +173,7 @@ def _remove_rest(store: Store, shelf: Shelf, backup_id: str, keys: Iterable[str]
     chosen = layout.restoring_keys(shelf.prefix, backup_id)
     for key in (*keys, *(each.key for each in shelf.objects if each.key.startswith(chosen))):
         store.delete(key)
-    for beside in (layout.verification_key, layout.hold_key, layout.tombstone_key):
+    for beside in (layout.verification_key, layout.drill_key, layout.hold_key, layout.tombstone_key):
         store.delete(beside(shelf.prefix, backup_id))
 
 

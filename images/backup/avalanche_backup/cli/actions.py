@@ -60,11 +60,11 @@ def _context(report: ConsoleReport) -> Iterator[Context]:
             report.close()
 
 
-def run_request(request: Request) -> tuple[Result, ConsoleReport]:
+def run_request(request: Request, report: ConsoleReport | None = None) -> tuple[Result, ConsoleReport]:
     """Carry a request out as a Job would, reporting to a person."""
     from avalanche_backup.verbs.dispatch import run  # noqa: PLC0415
 
-    report = ConsoleReport()
+    report = report or ConsoleReport()
     with _context(report) as context:
         return run(request, context), report
 
@@ -184,8 +184,8 @@ def verify(configuration: Configuration, backup_id: str, *, heal: bool = True) -
     ``NotVerified`` where what opens it is not at hand, or where a copy is missing and could not be made anew.
     """
     first, *others = configuration.places
-    reference = _reference(first, configuration, backup_id)
-    request = VerifyRequest(nonce=nonce(), backup=reference, others=tuple(others), heal=heal and bool(others))
+    named = reference(first, configuration, backup_id)
+    request = VerifyRequest(nonce=nonce(), backup=named, others=tuple(others), heal=heal and bool(others))
     try:
         with recorded(configuration, f"verify {backup_id}"):
             result, _ = run_request(request)
@@ -214,7 +214,7 @@ def plan_restore(
         nonce=nonce(),
         mode="Plan",
         request_uid=f"command-line-{secrets.token_hex(8)}",
-        backup=_reference(place, configuration, backup_id),
+        backup=reference(place, configuration, backup_id),
         targets=_targets(configuration, metadata, part, jobs),
         locks=_locks(configuration, place),
     )
@@ -285,8 +285,8 @@ def mark(configuration: Configuration, backup_id: str, **changes: Any) -> Result
     :raises BackupMissing: there is none of this ID, or it is being removed.
     """
     first, *others = _existing(configuration) or configuration.places
-    reference = _reference(first, configuration, backup_id)
-    result, _ = run_request(HoldRequest(nonce=nonce(), backup=reference, others=tuple(others), **changes))
+    named = reference(first, configuration, backup_id)
+    result, _ = run_request(HoldRequest(nonce=nonce(), backup=named, others=tuple(others), **changes))
     return result
 
 
@@ -305,9 +305,9 @@ def erase(configuration: Configuration, backup_id: str) -> Result:
     :raises RemovalRefused: it is held or needed.
     """
     first, *others = _existing(configuration) or configuration.places
-    reference = _reference(first, configuration, backup_id)
+    named = reference(first, configuration, backup_id)
     with recorded(configuration, f"delete {backup_id}"):
-        result, _ = run_request(DeleteRequest(nonce=nonce(), backup=reference, others=tuple(others)))
+        result, _ = run_request(DeleteRequest(nonce=nonce(), backup=named, others=tuple(others)))
     return result
 
 
@@ -340,7 +340,11 @@ def _locks(configuration: Configuration, place: Place) -> tuple[Place, ...]:
     return configuration.places if place in configuration.places else (*configuration.places, place)
 
 
-def _reference(place: Place, configuration: Configuration, backup_id: str) -> BackupReference:
+def reference(place: Place, configuration: Configuration, backup_id: str) -> BackupReference:
+    """Name a backup in one place.
+
+    :raises BackupMissing: that is no backup's ID.
+    """
     try:
         backup_type, _ = parse_backup_id(backup_id)
     except ValueError as error:

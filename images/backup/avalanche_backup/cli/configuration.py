@@ -22,6 +22,7 @@ from avalanche_backup.cli.sections import (
     AnomalySection,
     CloudSection,
     DatabaseSection,
+    DrillSection,
     FilesSection,
     LogsSection,
     NotificationsSection,
@@ -107,6 +108,7 @@ class BackupSection(Section):
     encryption: EncryptionSection = EncryptionSection()
     anomaly: AnomalySection = AnomalySection()
     cloud: CloudSection = CloudSection()
+    drill: DrillSection = DrillSection()
     notifications: NotificationsSection = NotificationsSection()
     logs: LogsSection = LogsSection()
     scheduler: SchedulerSection = SchedulerSection()
@@ -251,6 +253,11 @@ class Configuration:
         if not self._environment.get(name):
             return None
         return Credential(described=f"environment variable {name}", environment=name)
+
+    @property
+    def drill(self) -> DrillSection:
+        """Give what a drill asks."""
+        return self._section.drill
 
     @property
     def retention(self) -> RetentionSection:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from click.shell_completion import get_completion_class
 
-from avalanche_backup.cli import copies, keeping, logfile, operations
+from avalanche_backup.cli import copies, drilling, keeping, logfile, operations
 from avalanche_backup.cli.output import as_json, plan_text, size, table
 from avalanche_backup.cli.settings import Settings, confirm
 from avalanche_backup.errors import RestoreRefused, Terminated, UsageInvalid, explain
@@ -52,6 +52,7 @@ def cli(context: click.Context, config: Path | None, output: str) -> None:
     avalanche-backup full                         database and files, as one backup
     avalanche-backup list --type database         what there is, the newest first
     avalanche-backup verify --all                 read everything back and compare
+    avalanche-backup drill                        restore the newest into something that is thrown away
     avalanche-backup sync                         what only the folder or only the bucket has, to the other one
     avalanche-backup cleanup --dry-run            what retention would remove, and why
     avalanche-backup restore database --backup-id database_20241122_020000
@@ -335,7 +336,7 @@ def _show(made: BackupMetadata, settings: Settings) -> None:
     click.echo(as_json(made.model_dump(mode="json")) if settings.json else table(_COLUMNS, [_cells(made)]))
 
 
-for _command in copies.COMMANDS:
+for _command in (*copies.COMMANDS, *drilling.COMMANDS):
     cli.add_command(_command)
 
 

@@ -12,7 +12,7 @@ import click
 import structlog
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Unreadable
+from avalanche_contract.result import Checked, Decision, Drilled, Entry, Listed, Plan, Unreadable
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _REDRAW_SECONDS, _LINE_SECONDS = 0.2, 5.0
@@ -71,6 +71,7 @@ class ConsoleReport:
         self.entries: list[Entry] = []
         self.plans: list[Plan] = []
         self.decisions: list[Decision] = []
+        self.drills: list[Drilled] = []
         self._terminal = sys.stderr.isatty()
         self._told = self._begun = 0.0
         self._step = ("", "")
@@ -115,6 +116,13 @@ class ConsoleReport:
     def checked(self, checked: Checked) -> None:
         """Say what was found of a backup."""
         structlog.get_logger().info("verified", backup=checked.backup_id, status=checked.status)
+
+    def drilled(self, drilled: Drilled) -> None:
+        """Keep what a drill came to."""
+        self.drills.append(drilled)
+        structlog.get_logger().info(
+            "drilled", backup=drilled.backup_id, succeeded=drilled.succeeded, seconds=drilled.duration_seconds
+        )
 
     def listed(self, listed: Listed) -> None:
         """Say how much there is."""

@@ -12,7 +12,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-Command = Literal["database", "files", "full", "cleanup", "verify"]
+Command = Literal["database", "files", "full", "cleanup", "verify", "drill"]
 WEEKDAYS: tuple[Weekday, ...] = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 LONGEST_WAIT_SECONDS = 60.0
 """A machine that slept or whose clock was set is noticed after so long."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from avalanche_backup.cli import schedule
 from avalanche_backup.credentials import give
 from avalanche_backup.errors import UsageInvalid
+from avalanche_contract.expectation import check_expectation
 from avalanche_contract.notification import Channel, EmailChannel, Notifications, UrlsChannel
 from avalanche_contract.request import Credential, RelativePath, Retention
 
@@ -24,6 +25,11 @@ _TLS: Mapping[str, Literal["StartTLS", "TLS", "None"]] = {
     "none": "None",
 }
 Address = Annotated[str, Field(max_length=320, pattern=r"^[^\s@<>,;:\"]+@[^\s@<>,;:\"]+$")]
+
+
+def _as_text(value: Any) -> Any:
+    """Take a bare number of YAML for its text."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class Section(BaseModel):
@@ -58,6 +64,24 @@ class DatabaseSection(Section):
         if self.jobs > 1 and self.format != "directory":
             raise ValueError("jobs above 1 need format: directory")
         return self
+
+
+class QuerySection(Section):
+    """A question to the restored database, and what its single value must be."""
+
+    sql: Annotated[str, Field(min_length=1, max_length=4096)]
+    expect: Annotated[
+        str, BeforeValidator(_as_text), AfterValidator(check_expectation), Field(max_length=1024)
+    ]
+
+
+class DrillSection(Section):
+    """What a drill asks the restored database, and as whom the database is restored."""
+
+    queries: tuple[QuerySection, ...] = ()
+    query_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    superuser: bool = False
+    """Restore as the superuser of the throwaway server: a dump may then run programs as the user of the drill."""
 
 
 class RetentionSection(Section):

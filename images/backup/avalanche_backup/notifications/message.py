@@ -16,6 +16,7 @@ _VERBS: dict[Event, str] = {
     "VerificationFailed": "failed verification",
     "Missed": "did not run",
     "ObjectiveMissed": "misses its recovery objective",
+    "DrillFailed": "could not be restored in a drill",
 }
 _WHAT_TO_DO: dict[Event, str] = {
     "Failed": "This run left no backup; earlier ones are untouched. Mend what the message names: the next run, or one by "
@@ -27,6 +28,8 @@ _WHAT_TO_DO: dict[Event, str] = {
     "backup now, and look at the storage.",
     "ObjectiveMissed": "If everything were lost now, more would be gone, or it would take longer, than is allowed. Look why "
     "there is no newer good backup, or why restoring takes so long. You will be told when it is met again.",
+    "DrillFailed": "A backup that cannot be restored is none. Look what the message says: whether data is missing or damaged, or "
+    "the drill itself lacks something; then drill again. You will be told when a drill succeeds again.",
     "Missed": "No backup was made. Look whether the scheduler, the nodes and the run before it are in order.",
 }
 

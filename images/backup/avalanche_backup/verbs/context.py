@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from avalanche_contract.notification import Told
-from avalanche_contract.result import Checked, Decision, Entry, Listed, Plan, Unreadable
+from avalanche_contract.result import Checked, Decision, Drilled, Entry, Listed, Plan, Unreadable
 
 
 class Report(Protocol):
@@ -32,6 +32,9 @@ class Report(Protocol):
 
     def checked(self, checked: Checked) -> None:
         """Give what a verification of several found of one."""
+
+    def drilled(self, drilled: Drilled) -> None:
+        """Give what a drill came to."""
 
     def listed(self, listed: Listed) -> None:
         """Give a page of what is there."""

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from avalanche_backup.verbs import catalog, cleanup, copy, delete, hold, notify, probe, restore, telling
+from avalanche_backup.verbs import (
+    catalog,
+    cleanup,
+    copy,
+    delete,
+    drill,
+    hold,
+    notify,
+    probe,
+    restore,
+    telling,
+)
 from avalanche_backup.verbs.context import Context
 from avalanche_contract.request import (
     BackupRequest,
@@ -13,6 +24,7 @@ from avalanche_contract.request import (
     CleanupRequest,
     CopyRequest,
     DeleteRequest,
+    DrillRequest,
     HoldRequest,
     NotifyRequest,
     ProbeRequest,
@@ -33,6 +45,7 @@ VERBS: Mapping[type[Any], Callable[[Any, Context], Result]] = {
     CleanupRequest: cleanup.run,
     HoldRequest: hold.run,
     DeleteRequest: delete.run,
+    DrillRequest: drill.run,
 }
 
 

@@ -63,7 +63,7 @@ def installed_clients() -> tuple[Clients, ...]:
 
     :raises SourceInvalid: there are none.
     """
-    found = {each.folder.resolve(): each for folder in _folders() if (each := _read_version(folder))}
+    found = {each.folder.resolve(): each for folder in folders() if (each := _read_version(folder))}
     if not found:
         raise SourceInvalid(
             "no folder here has pg_dump, pg_restore and psql that run: install PostgreSQL's client tools, or name their "
@@ -112,7 +112,8 @@ def restoring_clients(clients: Iterable[Clients], written_by: int) -> Clients:
     return max(safe, key=lambda each: (each.patched, each))
 
 
-def _folders() -> Iterable[Path]:
+def folders() -> Iterable[Path]:
+    """Give the folders in which programs of PostgreSQL may lie."""
     if named := os.environ.get(ENV_CLIENTS):
         return [Path(folder) for folder in named.split(os.pathsep) if folder]
     usual = [folder for place in _USUAL for folder in Path(place).glob("*/bin")]
