@@ -81,11 +81,16 @@ Source = Annotated[PostgresqlSource | SqliteSource | FilesSource, Field(discrimi
 
 
 # --- storage -------------------------------------------------------------------------------------------
-class S3Storage(Strict):
+class _Storage(Strict):
+    name: str
+    trusted_keys: tuple[str, ...] | None = None
+    """Public ed25519 keys in base64: metadata that none of them has signed is not believed. Absent: it need not be signed."""
+
+
+class S3Storage(_Storage):
     """A bucket of S3 or of a service that speaks it."""
 
     kind: Literal["s3"] = "s3"
-    name: str
     bucket: str
     prefix: str = ""
     """The storage's root in the bucket: empty, or ending in ``/``."""
@@ -102,11 +107,10 @@ class S3Storage(Strict):
     """Accepted in so many words: the store knows no conditional writes, and nobody else writes there."""
 
 
-class AzureStorage(Strict):
+class AzureStorage(_Storage):
     """A container of Azure Blob Storage. Without credentials: the pod's or machine's own identity."""
 
     kind: Literal["azure"] = "azure"
-    name: str
     container: str
     prefix: str = ""
     """The storage's root in the container: empty, or ending in ``/``."""
@@ -120,11 +124,10 @@ class AzureStorage(Strict):
     """Where both are named, one of them must be there; the connection string wins."""
 
 
-class GcsStorage(Strict):
+class GcsStorage(_Storage):
     """A bucket of Google Cloud Storage. Without credentials: the pod's or machine's own identity."""
 
     kind: Literal["gcs"] = "gcs"
-    name: str
     bucket: str
     prefix: str = ""
     """The storage's root in the bucket: empty, or ending in ``/``."""
@@ -136,11 +139,10 @@ class GcsStorage(Strict):
     """The JSON of a service account's key."""
 
 
-class DirectoryStorage(Strict):
+class DirectoryStorage(_Storage):
     """A folder: a mounted claim, or a disk."""
 
     kind: Literal["directory"] = "directory"
-    name: str
     root: str
 
 
@@ -241,6 +243,8 @@ class BackupRequest(_Request):
     encryption: Encryption | None = None
     anomaly: Anomaly | None = None
     """Absent: as it is by itself."""
+    signing_key: Credential | None = None
+    """A private ed25519 key in PEM, which signs the metadata; absent: it is not signed."""
     notifications: Notifications | None = None
     """Absent: nobody is told."""
 

@@ -23,6 +23,7 @@ from avalanche_backup.errors import (
     StorageUnavailable,
 )
 from avalanche_backup.metadata import BackupMetadata, MetadataInvalid, read_metadata, write_metadata
+from avalanche_backup.pipeline.signing import check_signature
 from avalanche_backup.storage.base import Store
 from avalanche_contract.base import format_time, parse_time
 from avalanche_contract.names import BACKUP_TYPES, BackupType, backup_id, policy_prefix
@@ -50,6 +51,8 @@ class Damaged:
 
     key: str
     message: str
+    reason: str = "MetadataInvalid"
+    """``SignatureInvalid`` where it can be read, and nobody who is trusted signed it."""
 
 
 def read_document(store: Store, key: str) -> bytes:
@@ -123,7 +126,9 @@ def find(store: Store, prefix: str, wanted: str) -> Found:
         raise BackupMissing(f"there is no backup {wanted} in {store.locate(prefix)}")
     if isinstance(found, Damaged):
         raise BackupMissing(
-            f"the metadata of {wanted} cannot be read: {found.message}", reason="MetadataInvalid"
+            f"the metadata of {wanted} {'is not trusted' if found.reason == 'SignatureInvalid' else 'cannot be read'}: "
+            f"{found.message}",
+            reason=found.reason,
         )
     return found
 
@@ -135,11 +140,11 @@ def read_one(store: Store, key: str) -> Found | Damaged | None:
         return None
     prefix, named = place
     try:
-        metadata = read_metadata(read_document(store, key))
+        metadata = _read_trusted(store, key)
     except ObjectMissing:
         return None
     except MetadataInvalid as error:
-        return Damaged(key, str(error))
+        return Damaged(key, str(error), error.reason)
     except StorageInvalid as error:
         if error.reason != "DocumentInvalid":  # the storage itself: nothing is known of the document
             raise
@@ -148,6 +153,15 @@ def read_one(store: Store, key: str) -> Found | Damaged | None:
     if strange is not None:
         return Damaged(key, strange)
     return Found(prefix, metadata, read_json(store, layout.verification_key(prefix, named)))
+
+
+def _read_trusted(store: Store, key: str) -> BackupMetadata:
+    """Read metadata; where its storage trusts some keys alone, one of them has signed it."""
+    document = read_document(store, key)
+    metadata = read_metadata(document)
+    if store.trusted_keys:
+        check_signature(document, store.trusted_keys)
+    return metadata
 
 
 def _misplaced(metadata: BackupMetadata, prefix: str, named: str) -> str | None:

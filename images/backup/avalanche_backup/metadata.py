@@ -16,7 +16,7 @@ from avalanche_contract.base import Time
 from avalanche_contract.names import BackupType
 
 FORMAT_VERSION = "1.2"
-"""1.1 added ``recipients``, 1.2 ``anomalies`` and ``selection``. Readers of one major version read all of it."""
+"""1.1 added ``recipients``, 1.2 ``anomalies`` and ``selection``, and ``signature`` where there is one. Readers of one major version read all of it."""
 Bytes = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -73,6 +73,13 @@ class RunMetadata(_Document):
     policy_uid: str = ""
 
 
+class Signature(_Document):
+    """Who signed the document: base64 of an ed25519 public key, and of its signature of everything else in it."""
+
+    key: str
+    value: str
+
+
 class BackupMetadata(_Document):
     """One backup."""
 
@@ -103,10 +110,13 @@ class BackupMetadata(_Document):
     artifacts: list[ArtifactMetadata]
     tools: dict[str, str] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
+    signature: Signature | None = None
 
 
 class MetadataInvalid(ValueError):
     """The document is no metadata that this version can read; the text says why."""
+
+    reason = "MetadataInvalid"
 
 
 def combined_checksum(artifacts: list[ArtifactMetadata]) -> str:
@@ -125,7 +135,16 @@ def recipients_of(artifacts: Iterable[ArtifactMetadata]) -> tuple[str, ...]:
 
 def write_metadata(metadata: BackupMetadata) -> bytes:
     """Write the document as people read it."""
-    return (json.dumps(metadata.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+    document = metadata.model_dump(mode="json")
+    if metadata.signature is None:
+        del document["signature"]
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def signed_bytes(document: dict[str, Any]) -> bytes:
+    """Give what a signature signs: all but itself, keys sorted, without spaces; what it is for comes first."""
+    rest = {name: value for name, value in document.items() if name != "signature"}
+    return b"avalanche-backup metadata\n" + json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
 
 
 def read_metadata(data: bytes) -> BackupMetadata:

@@ -113,6 +113,15 @@ class IdentityReference(ApiModel):
     """The key in the Secret: one private key a line, as `age -i` reads it; several may be there, old ones for old backups."""
 
 
+class SigningKeyReference(ApiModel):
+    """A private ed25519 key in a Secret of the same namespace."""
+
+    name: Name
+    """The name of the Secret, in the same namespace."""
+    key: SecretKeyName = "signing.pem"
+    """The key in the Secret: what `openssl genpkey -algorithm ed25519` writes."""
+
+
 class ClaimReference(ApiModel):
     """A PersistentVolumeClaim in the same namespace."""
 

@@ -16,6 +16,7 @@ from avalanche_operator.api.common import (
     Name,
     ProbeStatus,
     RecipientsReference,
+    SigningKeyReference,
     exactly_one,
     rule,
     rules,
@@ -94,6 +95,38 @@ class PolicyAnomaly(ApiModel):
 
     max_shrink_percent: Annotated[int, Field(ge=0, le=100)] = 50
     """How much less than the median of the last five verified backups is normal, in tables, rows, files and bytes, for each source by itself; 100 compares no amounts. What was emptied is Suspect whatever this says."""
+
+
+TrustedKey = Annotated[
+    str,
+    Field(
+        max_length=44,
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[A-Za-z0-9+/]{43}=$')",
+                "a trusted key is an ed25519 public key: the 44 characters that `openssl pkey -in signing.pem -pubout -outform DER | tail -c 32 | base64` prints",
+            )
+        ),
+    ),
+]
+
+
+class PolicySigning(ApiModel):
+    """Who signs backups, and whose signatures are believed."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.keySecretRef) || has(self.trustedKeys)",
+                "signing names the key that signs, by keySecretRef, or the keys that are trusted, by trustedKeys, or both",
+            )
+        )
+    )
+
+    key_secret_ref: SigningKeyReference | None = None
+    """A Secret with the private key that signs the metadata: mounted into the pods of backups alone."""
+    trusted_keys: Annotated[tuple[TrustedKey, ...], Field(min_length=1, max_length=16)] | None = None
+    """Public keys. Where they are given, a backup that none of them has signed is not restored, not copied and counted as none by retention; left out, signatures are not looked at."""
 
 
 class BackupPolicySpec(ApiModel):
@@ -182,6 +215,8 @@ class BackupPolicySpec(ApiModel):
     """Whom it is encrypted for; left out, it is not encrypted."""
     anomaly: PolicyAnomaly = PolicyAnomaly()
     """When a backup looks wrong although nothing failed."""
+    signing: PolicySigning | None = None
+    """Who signs its metadata, and whose signatures are believed; left out, neither."""
     notifications: Notifications = Field(default=(), description="Who is told how runs went.")
     pod_template: PodTemplate = PodTemplate()
     """What the pods of this policy need."""

@@ -17,18 +17,24 @@ from avalanche_contract.request import (
     Encryption,
     FilesSource,
     GcsStorage,
+    Place,
     PostgresqlSource,
     S3Storage,
     Source,
     SqliteSource,
     Storage,
 )
-from avalanche_operator.api.common import IdentityReference, KeyReference, RecipientsReference
-from avalanche_operator.api.policy import PolicyEncryption
+from avalanche_operator.api.common import (
+    IdentityReference,
+    KeyReference,
+    RecipientsReference,
+    SigningKeyReference,
+)
+from avalanche_operator.api.policy import PolicyEncryption, PolicySigning
 from avalanche_operator.api.source import PolicySource, Postgresql
 from avalanche_operator.api.storage import S3, Azure, BackupStorageSpec, GoogleCloudStorage
 
-_OneKey = KeyReference | RecipientsReference | IdentityReference
+_OneKey = KeyReference | RecipientsReference | IdentityReference | SigningKeyReference
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,19 @@ def encryption_part(spec: PolicyEncryption | None) -> tuple[Encryption | None, M
         return Encryption(recipients=spec.recipients), Mounts()
     found, mounts = _key(spec.recipients_secret_ref)
     return Encryption(recipients_file=found), mounts
+
+
+def signing_part(spec: PolicySigning | None) -> tuple[Credential | None, Mounts]:
+    """Give what signs a backup, and its mounts: for what makes backups, never for what reads or removes them."""
+    return _key(spec.key_secret_ref if spec else None)
+
+
+def trusting(place: Place, spec: PolicySigning | None) -> Place:
+    """Give a place whose backups are believed only as the policy says."""
+    if spec is None or spec.trusted_keys is None:
+        return place
+    storage = place.storage.model_copy(update={"trusted_keys": spec.trusted_keys})
+    return place.model_copy(update={"storage": storage})
 
 
 def identity_part(reference: IdentityReference | None) -> tuple[Credential | None, Mounts]:

@@ -20,7 +20,7 @@ from avalanche_operator.api.pod import PodTemplate
 from avalanche_operator.api.retention import PolicyRetention
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
-from avalanche_operator.jobs.mounts import Mounts, storage_part
+from avalanche_operator.jobs.mounts import Mounts, storage_part, trusting
 from avalanche_operator.policies.build import Applied, cron_job_of
 from avalanche_operator.settings import Settings
 
@@ -43,7 +43,8 @@ def cleanup_cron_job(
     ``nodes`` are those of the storages' claims; ``None`` where no pod can mount them now.
     """
     spec = applied.spec
-    first, *others = _places(applied.storages, applied.place.prefix, prune=True)
+    places = _places(applied.storages, applied.place.prefix, prune=True)
+    first, *others = (trusting(each, spec.signing) for each in places)
     request = CleanupRequest(
         nonce=nonce_of(applied.policy["metadata"]["uid"], applied.settings.cluster_uid),
         place=first,

@@ -29,7 +29,14 @@ from avalanche_operator.jobs.build import (
     nonce_of,
     owner_reference,
 )
-from avalanche_operator.jobs.mounts import Mounts, encryption_part, source_part, storage_part
+from avalanche_operator.jobs.mounts import (
+    Mounts,
+    encryption_part,
+    signing_part,
+    source_part,
+    storage_part,
+    trusting,
+)
 from avalanche_operator.jobs.probing import DEADLINE_SECONDS
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.notifications.build import notifications_part
@@ -77,7 +84,8 @@ class Applied:
     def places(self) -> tuple[Place, ...]:
         """Give where its backups lie."""
         prefix = names.policy_prefix(self.namespace, self.policy["metadata"]["name"])
-        return tuple(Place(storage=storage_part(*each)[0], prefix=prefix) for each in self.storages)
+        found = (Place(storage=storage_part(*each)[0], prefix=prefix) for each in self.storages)
+        return tuple(trusting(each, self.spec.signing) for each in found)
 
     @property
     def storages(self) -> tuple[tuple[str, BackupStorageSpec], ...]:
@@ -125,6 +133,7 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
     sources, mounts = applied.sources()
     spec = applied.spec
     told, secrets = notifications_part(spec.notifications, retried=spec.backoff_limit > 0)
+    signing_key, signing = signing_part(spec.signing)
     request = BackupRequest(
         nonce=nonce_of(owner["metadata"]["uid"], applied.settings.cluster_uid),
         writer=applied.writer,
@@ -136,13 +145,14 @@ def backup_job(applied: Applied, owner: Object, name: str, run: Run) -> JobPlan:
         compression=Compression(algorithm=spec.compression.algorithm, level=spec.compression.level),
         encryption=applied.encryption,
         anomaly=Anomaly(max_shrink_percent=spec.anomaly.max_shrink_percent),
+        signing_key=signing_key,
         notifications=told if told.channels else None,
     )
     return JobPlan(
         name=name,
         owner=owner,
         request=request,
-        mounts=mounts + secrets,
+        mounts=mounts + secrets + signing,
         image=applied.settings.backup_image,
         template=spec.pod_template,
         placement=applied.placement,

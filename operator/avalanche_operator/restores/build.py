@@ -14,7 +14,7 @@ from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec
 from avalanche_operator.api.source import PolicySource
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
-from avalanche_operator.jobs.mounts import Mounts, identity_part, source_part, storage_part
+from avalanche_operator.jobs.mounts import Mounts, identity_part, source_part, storage_part, trusting
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -107,7 +107,7 @@ def restore_request(prepared: Prepared, mode: Literal["Plan", "Execute"]) -> Req
         plan_number=prepared.number,
         cluster_uid=prepared.settings.cluster_uid,
         backup=BackupReference(
-            place=_place(prepared, pinned.storage, pinned.prefix),
+            place=trusting(_place(prepared, pinned.storage, pinned.prefix), prepared.policy.signing),
             backup_type=pinned.type,
             backup_id=pinned.backup_id,
             identity=identity_part(prepared.identity)[0],

@@ -8,7 +8,7 @@ from typing import Any
 from avalanche_contract import names
 from avalanche_contract.request import Place, Rotation, VerifyRequest
 from avalanche_operator.jobs.build import JobPlan, nonce_of
-from avalanche_operator.jobs.mounts import Mounts, storage_part
+from avalanche_operator.jobs.mounts import Mounts, storage_part, trusting
 from avalanche_operator.notifications.build import notifications_part
 from avalanche_operator.policies.build import Applied, cron_job_of
 from avalanche_operator.policies.schedule import resolve
@@ -81,4 +81,5 @@ def verification_cron_job(applied: Applied, schedule: str, nodes: tuple[str, ...
 def _parts(applied: Applied) -> list[tuple[Place, Mounts]]:
     """Give the places and their mounts, with the key that may delete: a verdict or a damaged copy is replaced by it."""
     parts = [storage_part(*each, prune=True) for each in applied.storages]
-    return [(Place(storage=storage, prefix=applied.place.prefix), mounts) for storage, mounts in parts]
+    prefix, signing = applied.place.prefix, applied.spec.signing
+    return [(trusting(Place(storage=storage, prefix=prefix), signing), mounts) for storage, mounts in parts]

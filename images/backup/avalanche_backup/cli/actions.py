@@ -123,6 +123,7 @@ def _backup_request(
         compression=configuration.compression,
         encryption=configuration.encryption,
         anomaly=configuration.anomaly,
+        signing_key=configuration.signing_key,
         notifications=configuration.notifications,
     )
 

@@ -91,6 +91,16 @@ class EncryptionSection(Section):
     identity_file: str | None = None
 
 
+PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+
+
+class SigningSection(Section):
+    """What signs backups, a private key in a file, and whose signatures are believed, public keys here."""
+
+    key_file: str | None = None
+    trusted_keys: Annotated[tuple[PublicKey, ...], BeforeValidator(_listed)] = ()
+
+
 def _compression(value: Any) -> Any:
     if value is True:
         return {}
@@ -107,6 +117,7 @@ class BackupSection(Section):
     compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
     encryption: EncryptionSection = EncryptionSection()
     anomaly: AnomalySection = AnomalySection()
+    signing: SigningSection = SigningSection()
     cloud: CloudSection = CloudSection()
     drill: DrillSection = DrillSection()
     notifications: NotificationsSection = NotificationsSection()
@@ -142,6 +153,16 @@ class Configuration:
                 "backup.encryption.identity_file names a file: it never holds the identity itself"
             )
         return Credential(described=f"identity file {path}", file=path)
+
+    @property
+    def signing_key(self) -> Credential | None:
+        """Give where the key is read that signs backups."""
+        path = self._section.signing.key_file
+        return Credential(described=f"signing key file {path}", file=path) if path else None
+
+    def _place(self, storage: Storage) -> Place:
+        trusted = self._section.signing.trusted_keys or None
+        return Place(storage=storage.model_copy(update={"trusted_keys": trusted}))
 
     def sources(self, backup_type: BackupType) -> tuple[Source, ...]:
         """Give the sources of one type of backup.
@@ -182,7 +203,7 @@ class Configuration:
     @property
     def local(self) -> Place:
         """Give the folder."""
-        return Place(storage=DirectoryStorage(name="local", root=self._section.root_dir))
+        return self._place(DirectoryStorage(name="local", root=self._section.root_dir))
 
     @property
     def root_dir(self) -> Path:
@@ -218,7 +239,7 @@ class Configuration:
     def cloud(self) -> Place:
         """Give the bucket, whether backups go there or not."""
         storages = {"s3": self._s3, "azure": self._azure, "gcs": self._gcs}
-        return Place(storage=storages[self._section.cloud.provider]())
+        return self._place(storages[self._section.cloud.provider]())
 
     def _s3(self) -> Storage:
         s3 = self._section.cloud.s3

@@ -85,7 +85,7 @@ class AzureStore:
     """The store of one container, beneath one prefix."""
 
     def __init__(self, storage: AzureStorage) -> None:
-        self.name = storage.name
+        self.name, self.trusted_keys = storage.name, storage.trusted_keys or ()
         self.conditional = True
         self._answers = Answers(
             self.name, f"container {storage.container}",

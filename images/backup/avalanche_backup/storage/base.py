@@ -61,6 +61,10 @@ class Store(Protocol):
         """The storage's name, for messages."""
 
     @property
+    def trusted_keys(self) -> tuple[str, ...]:
+        """Of whom metadata must be signed to be believed; empty where it need not be."""
+
+    @property
     def conditional(self) -> bool:
         """Whether create-only is the store's own promise; else it is looked up first, and one writer may write."""
 

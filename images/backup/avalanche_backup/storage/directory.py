@@ -37,7 +37,7 @@ class DirectoryStore:
     """The store of one folder."""
 
     def __init__(self, storage: DirectoryStorage) -> None:
-        self.name = storage.name
+        self.name, self.trusted_keys = storage.name, storage.trusted_keys or ()
         self.conditional = True  # link(2) refuses a name that is taken
         self._root = Path(storage.root)
 

@@ -70,7 +70,7 @@ class GcsStore:
     """The store of one bucket, beneath one prefix."""
 
     def __init__(self, storage: GcsStorage) -> None:
-        self.name = storage.name
+        self.name, self.trusted_keys = storage.name, storage.trusted_keys or ()
         self.conditional = True
         self._prefix = storage.prefix
         self._answers = Answers(

@@ -94,7 +94,7 @@ class S3Store:
     """The store of one bucket, beneath one prefix."""
 
     def __init__(self, storage: S3Storage) -> None:
-        self.name = storage.name
+        self.name, self.trusted_keys = storage.name, storage.trusted_keys or ()
         self._bucket = storage.bucket
         self._prefix = storage.prefix
         self.conditional = not storage.single_writer

@@ -28,6 +28,7 @@ from avalanche_backup.metadata import (
 )
 from avalanche_backup.pipeline.download import StreamFacts
 from avalanche_backup.pipeline.fanout import Destination
+from avalanche_backup.pipeline.signing import Signer
 from avalanche_backup.pipeline.upload import Encoding, Upload
 from avalanche_backup.sources.base import Beside, Dump, Inspection, Source
 from avalanche_backup.sources.opening import open_source
@@ -44,7 +45,7 @@ from avalanche_backup.verbs.destinations import (
     refuse_restored,
     remove,
 )
-from avalanche_backup.verbs.keys import recipients_for
+from avalanche_backup.verbs.keys import recipients_for, signer_for
 from avalanche_contract.names import slot_of_job
 from avalanche_contract.request import Anomaly, BackupRequest
 from avalanche_contract.result import Copy, Result
@@ -66,6 +67,8 @@ class _Work:
     encoding: Encoding
     locks: Mapping[str, Lock | None]
     """By destination: of the last restore of the target, as it was before anything was read."""
+    signer: Signer | None
+    """What signs the metadata."""
 
     @property
     def several(self) -> bool:
@@ -74,6 +77,10 @@ class _Work:
     @property
     def folder(self) -> str:
         return layout.folder("", self.request.backup_type)
+
+    def sealed(self, metadata: BackupMetadata) -> BackupMetadata:
+        """Sign metadata, where there is a key."""
+        return self.signer.sign(metadata) if self.signer else metadata
 
 
 def run(request: BackupRequest, context: Context) -> Result:
@@ -87,6 +94,7 @@ def run(request: BackupRequest, context: Context) -> Result:
     encoding = Encoding(
         request.compression.algorithm, request.compression.level, recipients_for(request.encryption)
     )
+    signer = signer_for(request)
     destinations = open_destinations(request)
     for _ in range(TRIES):
         own = find_own(destinations, request, identity)
@@ -94,7 +102,7 @@ def run(request: BackupRequest, context: Context) -> Result:
             _complete(destinations, own, context)
             return _end(request, context, destinations, own, "AlreadyCommitted")
         locks = refuse_locked(destinations, context.now())
-        work = _Work(request, context, destinations, identity, own, start, encoding, locks)
+        work = _Work(request, context, destinations, identity, own, start, encoding, locks, signer)
         try:
             made = _store(work)
         except ObjectExists:
@@ -140,7 +148,7 @@ def _store(work: _Work) -> tuple[Destination, Found]:
         anomaly = work.request.anomaly or Anomaly()
         metadata = _judged(_describe(work, artifacts, dumps), usual, anomaly.max_shrink_percent)
         stack.pop_all()
-    made = commit(work.destinations, work.request, metadata)
+    made = commit(work.destinations, work.request, metadata, work.sealed)
     committed = made[1].metadata
     if committed.artifacts != metadata.artifacts:  # another pod of this very run was faster
         its_own = {each.file for each in committed.artifacts}

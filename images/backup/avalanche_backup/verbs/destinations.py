@@ -139,16 +139,19 @@ def find_own(
 
 
 def commit(
-    destinations: Sequence[Destination], request: BackupRequest, metadata: BackupMetadata
+    destinations: Sequence[Destination],
+    request: BackupRequest,
+    metadata: BackupMetadata,
+    sealed: Callable[[BackupMetadata], BackupMetadata] = lambda plain: plain,
 ) -> tuple[Destination, Found]:
     """Commit in every destination, and give the first that has it; what failed is left out.
 
     An ID that another run took meanwhile moves on by a second. What another attempt of this very run committed is given
-    instead: its data is another.
+    instead: its data is another. ``sealed`` signs what is committed.
 
     :raises Failure: it was committed nowhere, as far as is known.
     """
-    wanted = metadata
+    wanted = sealed(metadata)
     for _ in range(catalog.NAMES):
         try:
             first = _commit_first(destinations, wanted)
@@ -157,7 +160,8 @@ def commit(
                 own = find_own(destinations, request, RunIdentity(wanted.run.identity, wanted.timestamp))
             if not isinstance(own, str):
                 return own
-            wanted = metadata.model_copy(update={"backup_id": own, "timestamp": parse_backup_id(own)[1]})
+            moved = {"backup_id": own, "timestamp": parse_backup_id(own)[1]}
+            wanted = sealed(metadata.model_copy(update=moved))
             continue
         attempt(destinations, lambda each, done=first, made=wanted: _commit_another(each, done, made))  # type: ignore[misc]
         return first, Found(first.prefix, wanted)

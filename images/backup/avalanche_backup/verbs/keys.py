@@ -9,7 +9,8 @@ from avalanche_backup.credentials import read_credential
 from avalanche_backup.errors import CredentialsMissing, IdentityMissing, UsageInvalid
 from avalanche_backup.metadata import recipients_of
 from avalanche_backup.pipeline.encryption import Identity, Recipient, parse_identities, parse_recipients
-from avalanche_contract.request import Credential, Encryption
+from avalanche_backup.pipeline.signing import Signer, parse_signer
+from avalanche_contract.request import BackupRequest, Credential, Encryption
 
 REMEDY = "encryption.identity_file on the command line, identitySecretRef in a cluster"
 
@@ -28,6 +29,27 @@ def recipients_for(encryption: Encryption | None) -> tuple[Recipient, ...]:
         text = read_credential(encryption.recipients_file)
         return parse_recipients(text.splitlines(), encryption.recipients_file.described)
     return parse_recipients(encryption.recipients, "encryption.recipients")
+
+
+def signer_for(request: BackupRequest) -> Signer | None:
+    """Give what signs the metadata of a backup; ``None`` where it is not signed.
+
+    :raises CredentialsMissing: the key is missing.
+    :raises UsageInvalid: it is none, or those who verify would not trust what it signs (``SigningKeyNotTrusted``).
+    """
+    signer = None
+    if request.signing_key is not None:
+        signer = parse_signer(read_credential(request.signing_key), request.signing_key.described)
+    for place in request.destinations:
+        trusted = place.storage.trusted_keys
+        if trusted and (signer is None or signer.public_key not in trusted):
+            which = f"its public key {signer.public_key}" if signer else "no key"
+            raise UsageInvalid(
+                f"only backups are trusted that a key of signing.trustedKeys has signed, and this run would sign with {which}: "
+                "name the key that signs, and its public half among the trusted ones",
+                reason="SigningKeyNotTrusted",
+            )
+    return signer
 
 
 def identities_for(

@@ -120,7 +120,7 @@ def _look(place: Destination, backup_id: str) -> Seen:
         found = catalog.find(place.store, place.prefix, backup_id)
         return Seen(place, found, before=found.verification or {})
     except BackupMissing as missing:
-        if missing.reason == "MetadataInvalid":
+        if missing.reason in ("MetadataInvalid", "SignatureInvalid"):
             return _unreadable(place, backup_id, missing)
         return Seen(place, None, missing)
     except Failure as failure:

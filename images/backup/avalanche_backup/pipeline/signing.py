@@ -1,0 +1,80 @@
+"""Signatures of metadata, by ed25519 (RFC 8032): who may write to a bucket cannot make a backup that is believed.
+
+A signature lies within the document that it signs, so that both are committed by one create-only write. It covers every
+field but itself: which run of which policy of which cluster, the ID, the times, and the SHA-256 of every object. The same
+key signs the same document by the same bytes, so that copies stay alike.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from avalanche_backup.errors import UsageInvalid
+from avalanche_backup.metadata import BackupMetadata, MetadataInvalid, Signature, signed_bytes
+
+REMEDY = "make one by `openssl genpkey -algorithm ed25519`"
+
+
+class SignatureInvalid(MetadataInvalid):
+    """The document is signed by nobody that is trusted, or was changed since; the text says which."""
+
+    reason = "SignatureInvalid"
+
+
+class Signer:
+    """A private key, and what its public half is called: 44 characters of base64."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.public_key = base64.b64encode(raw).decode()
+
+    def sign(self, metadata: BackupMetadata) -> BackupMetadata:
+        """Give the same metadata, signed."""
+        plain = metadata.model_copy(update={"signature": None})
+        value = self._key.sign(signed_bytes(plain.model_dump(mode="json")))
+        signature = Signature(key=self.public_key, value=base64.b64encode(value).decode())
+        return plain.model_copy(update={"signature": signature})
+
+
+def parse_signer(text: str, described: str) -> Signer:
+    """Read a private key as openssl writes it.
+
+    :raises UsageInvalid: it is none of ed25519 without a passphrase; what it holds is not repeated.
+    """
+    key = None
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):  # of another kind, with a passphrase, unknown
+        key = load_pem_private_key(text.encode(), None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageInvalid(
+            f"{described} is no ed25519 private key without a passphrase: {REMEDY}",
+            reason="SigningKeyInvalid",
+        )
+    return Signer(key)
+
+
+def check_signature(data: bytes, trusted: Sequence[str]) -> None:
+    """Refuse a document that no trusted key has signed.
+
+    :raises SignatureInvalid: there is no signature, it is of another key, or the document was changed.
+    """
+    document = json.loads(data)
+    found = document.get("signature")
+    if not isinstance(found, dict):
+        raise SignatureInvalid("it is not signed, and only signed backups are trusted here")
+    key, value = str(found.get("key")), str(found.get("value"))
+    if key not in trusted:
+        raise SignatureInvalid(f"it is signed by {key[:64]!r}, which is not among the trusted keys")
+    try:
+        public = Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True))
+        public.verify(base64.b64decode(value, validate=True), signed_bytes(document))
+    except (InvalidSignature, ValueError, binascii.Error):
+        raise SignatureInvalid("its signature does not fit: it was changed after it was signed") from None

