@@ -339,3 +339,40 @@ def test_the_order_in_which_backups_are_listed_changes_nothing(
 ) -> None:
     where = ZoneInfo(zone)
     assert decide(backups, retention, now, where) == decide(backups[::-1], retention, now, where)
+
+
+PRESENCE = st.lists(st.sampled_from(["good", "good", "damaged", "missing"]), min_size=25, max_size=25)
+"""What became of each copy in one place."""
+
+
+def _copies_of(backups: list[Candidate], presence: list[str]) -> list[Candidate]:
+    return [
+        replace(each, state="VerificationFailed") if said == "damaged" else each
+        for each, said in zip(backups, presence, strict=False)
+        if said != "missing"
+    ]
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.integers(1, 40), min_size=2, max_size=25),
+    st.lists(PRESENCE, min_size=2, max_size=3),
+    RETENTIONS,
+    st.sampled_from(ZONES),
+    st.dates(date(2011, 11, 20), date(2012, 2, 27)),
+)
+def test_what_all_places_together_should_keep_stays_in_each_place_where_it_is_good(
+    gaps: list[int], presences: list[list[str]], retention: Retention, zone: str, begin: date
+) -> None:
+    """Each place decides alone: what is missing or damaged there never costs the good copy that lies elsewhere."""
+    now, backups = datetime(begin.year, begin.month, begin.day, tzinfo=UTC), []
+    for hours in gaps:
+        now += timedelta(hours=hours)
+        backups.append(_backup(now))
+    places = [_copies_of(backups, presence) for presence in presences]
+    good = [{each.backup_id for each in place if each.state == "Verified"} for place in places]
+    together = [each for each in backups if any(each.backup_id in ids for ids in good)]
+    wanted = {each.backup_id for each in decide(together, retention, now, ZoneInfo(zone)) if each.keep}
+    for place, ids in zip(places, good, strict=True):
+        kept = {each.backup_id for each in decide(place, retention, now, ZoneInfo(zone)) if each.keep}
+        assert wanted & ids <= kept
