@@ -81,10 +81,16 @@ def test_dry_run_plans_and_touches_nothing(stage: Scene) -> None:
     assert stage.psql("SELECT count(*) FROM samples") == "1"
 
 
+def _cron_job(stage: Scene) -> str:
+    """Give the name of the CronJob that backs up; another one verifies."""
+    (found,) = stage.kubectl.list("cronjob", "avalanche.io/verb=backup")
+    return str(found["metadata"]["name"])
+
+
 def test_drift_in_the_cron_job_is_repaired(stage: Scene) -> None:
     stage.kubectl.apply(stage.database_policy(schedule="H H * * *"))
     stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"))
-    name = stage.kubectl.list("cronjob")[0]["metadata"]["name"]
+    name = _cron_job(stage)
     stage.kubectl.patch("cronjob", name, {"spec": {"schedule": "1 1 1 1 *", "suspend": True}})
     mended = stage.kubectl.wait("cronjob", name, lambda found: not found["spec"]["suspend"], seconds=30)
     assert mended["spec"]["schedule"] == stage.kubectl.get("backuppolicy", "database")["status"]["schedule"]
@@ -93,7 +99,7 @@ def test_drift_in_the_cron_job_is_repaired(stage: Scene) -> None:
 def test_what_others_added_to_the_cron_job_is_taken_out(stage: Scene) -> None:
     stage.kubectl.apply(stage.database_policy())
     stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"))
-    name = stage.kubectl.list("cronjob")[0]["metadata"]["name"]
+    name = _cron_job(stage)
     foreign = {"jobTemplate": {"spec": {"ttlSecondsAfterFinished": 0}}}
     stage.kubectl.patch("cronjob", name, {"spec": foreign, "metadata": {"labels": {"team": "genetics"}}})
     mended = stage.kubectl.wait(
@@ -105,7 +111,7 @@ def test_what_others_added_to_the_cron_job_is_taken_out(stage: Scene) -> None:
 def test_a_job_that_a_person_creates_from_the_cron_job_is_a_backup_of_its_own(stage: Scene) -> None:
     stage.kubectl.apply(stage.database_policy())
     stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"))
-    name = stage.kubectl.list("cronjob")[0]["metadata"]["name"]
+    name = _cron_job(stage)
     stage.kubectl.run("create", "job", "by-hand", f"--from=cronjob/{name}")
     uid = stage.kubectl.get("job", "by-hand")["metadata"]["uid"]
     (made,) = _ended_backups(stage, 1)
@@ -118,7 +124,7 @@ def test_runs_beyond_the_history_limit_while_the_operator_was_away_appear_when_i
 ) -> None:
     stage.kubectl.apply(stage.database_policy(successfulJobsHistoryLimit=1))
     stage.kubectl.wait("backuppolicy", "database", has_condition("Ready", "True"))
-    name = stage.kubectl.list("cronjob")[0]["metadata"]["name"]
+    name = _cron_job(stage)
     system, runs = stage.kubectl.within("avalanche-system"), ["run-1", "run-2", "run-3"]
     system.run("scale", "deployment", "--all", "--replicas=0")
     try:
