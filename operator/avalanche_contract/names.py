@@ -138,3 +138,8 @@ def metadata_key(prefix: str, backup_id: str) -> str:
 def policy_prefix(namespace: str, policy: str) -> str:
     """Give the folder of a policy's backups beneath the root of a storage."""
     return f"{namespace}/{policy}/"
+
+
+def switch_id(request_uid: str) -> str:
+    """Give the mark by which what a restore makes beside its target, and keeps aside, is known: eight hex digits."""
+    return hashlib.sha256(request_uid.encode()).hexdigest()[:8]

@@ -210,6 +210,10 @@ class BackupReference(Strict):
     """A file of age identities, one a line, as ``age -i`` reads it: what opens the backup where it is encrypted."""
 
 
+Strategy = Literal["Swap", "InPlace"]
+"""How a restore brings data back: beside the target, which then changes places with it; or into what is there."""
+
+
 class RestoreTarget(Strict):
     """One artifact of the backup, by its source's name, and where it goes."""
 
@@ -338,9 +342,35 @@ class RestoreRequest(_Request):
     cluster_uid: str = Field(default="", alias="clusterUID")
     backup: BackupReference
     targets: Annotated[tuple[RestoreTarget, ...], Field(min_length=1)]
+    strategy: Strategy | None = None
+    """Absent: what suits each target, and is possible there; the plan says which."""
+    keep_previous: bool = False
+    """What was there stays aside, for one undo. Only a Swap can."""
     approved_plan: str | None = None
     locks: tuple[Place, ...] = ()
     """Places whose policies read the targets: a lock lies there while the restore runs."""
+
+    @model_validator(mode="after")
+    def _check_strategy(self) -> Self:
+        if self.keep_previous and self.strategy == "InPlace":
+            raise ValueError("keepPrevious needs a Swap: a restore in place leaves nothing aside")
+        return self
+
+
+class UndoRequest(_Request):
+    """Plan to take a restore back, or do so: what it kept aside takes the place of what it brought."""
+
+    verb: Literal["undo"] = "undo"
+    mode: Literal["Plan", "Execute"]
+    request_uid: str = Field(default="", alias="requestUID")
+    plan_number: int = Field(default=0, ge=0)
+    cluster_uid: str = Field(default="", alias="clusterUID")
+    restore_uid: str = Field(default="", alias="restoreUID")
+    """Of the RestoreRequest that is taken back; empty: whichever kept something at the targets."""
+    targets: Annotated[tuple[Source, ...], Field(min_length=1)]
+    approved_plan: str | None = None
+    locks: tuple[Place, ...] = ()
+    """Places whose policies read the targets: a lock lies there meanwhile."""
 
 
 class ProbeRequest(_Request):
@@ -448,6 +478,7 @@ Request = Annotated[
     | VerifyRequest
     | CopyRequest
     | RestoreRequest
+    | UndoRequest
     | ProbeRequest
     | CatalogRequest
     | NotifyRequest

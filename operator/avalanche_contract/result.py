@@ -143,20 +143,26 @@ class TargetPlan(Lenient):
     used_by: tuple[str, ...] = ()
     size_bytes: int
     source_bytes: int
+    strategy: Literal["Swap", "InPlace"] = "InPlace"
+    strategy_reason: str = ""
+    """Why that one, where nobody asked for it."""
     action: str
     """What will be done, in one sentence."""
 
 
 class Plan(Lenient):
-    """What a restore will do; ``digest`` names everything in it that an approval stands for."""
+    """What a restore or an undo will do; ``digest`` names everything in it that an approval stands for.
+
+    An undo reads no backup: what is said of one is empty.
+    """
 
     digest: str
-    backup_id: str = Field(alias="backupID")
-    backup_type: BackupType
-    checksum: str
-    storage: str
+    backup_id: str = Field(default="", alias="backupID")
+    backup_type: BackupType | None = None
+    checksum: str = ""
+    storage: str = ""
     location: str = ""
-    snapshot_time: Time
+    snapshot_time: Time | None = None
     policy_uid: str = Field(default="", alias="policyUID")
     recipients: tuple[str, ...] = ()
     """The age public keys whose identities open the backup; empty where it is not encrypted."""

@@ -75,6 +75,11 @@ def restore(name: str, backup_name: str, **more: Any) -> Object:
     return _custom("RestoreRequest", name, {"backupRef": {"name": backup_name}, **more})
 
 
+def undo(name: str, restore_name: str) -> Object:
+    """Give a RestoreRequest that takes another one back."""
+    return _custom("RestoreRequest", name, {"undo": {"name": restore_name}})
+
+
 def restricted_pod(
     name: str, image: str, command: list[str], *, claims: dict[str, str] | None = None
 ) -> Object:

@@ -161,7 +161,7 @@ def test_a_restore_whose_pod_is_killed_is_failed_never_run_twice_and_a_new_one_s
     stage.kubectl.apply(stage.database_policy(storage="volume"))
     assert stage.back_up("whole", "database")["status"]["phase"] == "Succeeded"
     before = stage.rows()
-    stage.kubectl.apply(objects.restore("cut", "whole"))
+    stage.kubectl.apply(objects.restore("cut", "whole", strategy="InPlace"))
     planned = stage.kubectl.wait("restorerequest", "cut", in_phase("AwaitingApproval"))
     with stage.locked_tables():
         stage.kubectl.patch(
@@ -203,7 +203,7 @@ def test_a_scheduled_backup_during_a_restore_of_its_target_is_not_run_and_shown_
 ) -> None:
     stage.kubectl.apply(stage.database_policy(storage="volume"))
     assert stage.back_up("before", "database")["status"]["phase"] == "Succeeded"
-    stage.kubectl.apply(objects.restore("back", "before"))
+    stage.kubectl.apply(objects.restore("back", "before", strategy="InPlace"))
     planned = stage.kubectl.wait("restorerequest", "back", in_phase("AwaitingApproval"))
     with stage.locked_tables():
         _wait_for_seconds(25, 38)  # well before a restore has waited a minute for a lock

@@ -28,6 +28,25 @@ def test_a_database_is_backed_up_destroyed_and_restored(stage: Scene) -> None:
     assert stage.rows() == before
 
 
+def test_a_swap_that_keeps_the_old_database_is_taken_back_after_another_approval(stage: Scene) -> None:
+    before = stage.rows()
+    stage.kubectl.apply(stage.database_policy())
+    assert stage.back_up("first", "database")["status"]["phase"] == "Succeeded"
+    stage.psql("DELETE FROM samples WHERE id > 7; CREATE TABLE since (n int)")
+    changed = stage.rows()
+    back = stage.restore("back", "first", strategy="Swap", keepPrevious=True)
+    assert back["status"]["phase"] == "Succeeded", back["status"]
+    assert back["status"]["plan"]["targets"][0]["strategy"] == "Swap"
+    assert stage.rows() == before and stage.psql("SELECT to_regclass('since')") == ""
+    stage.kubectl.apply(objects.undo("undo", "back"))
+    waiting = stage.kubectl.wait("restorerequest", "undo", in_phase("AwaitingApproval", "Failed"))
+    assert waiting["status"]["phase"] == "AwaitingApproval", waiting["status"]
+    assert stage.rows() == before
+    ended = stage.approve("undo")
+    assert ended["status"]["phase"] == "Succeeded", ended["status"]
+    assert stage.rows() == changed and stage.psql("SELECT to_regclass('since')") == "since"
+
+
 def test_files_and_sqlite_come_back_as_they_were(stage: Scene) -> None:
     stage.shell(
         "mkdir -p '/data/files/sub dir'; printf 1 > /data/files/-odd; printf 2 > '/data/files/sub dir/new\nline'"

@@ -22,6 +22,7 @@ from avalanche_contract.request import (
     Request,
     RestoreRequest,
     Rotation,
+    UndoRequest,
     VerifyRequest,
 )
 from avalanche_contract.result import (
@@ -61,6 +62,7 @@ class World:
         self.around = Surroundings(self.gateway, settings, now=lambda: self.time)
         self.bucket: dict[str, Entry] = {}
         self.restored: list[str] = []
+        self.undone: list[str] = []
         self.held: dict[str, Mark] = {}
         """By backup ID: what lies beside it in the bucket."""
         self.refuse_cleanup = False
@@ -251,7 +253,7 @@ class World:
     def _act(self, request: Request, base: Result) -> tuple[Result, list[str]]:
         if isinstance(request, CleanupRequest | HoldRequest | DeleteRequest):
             return self._keep(request, base)
-        assert isinstance(request, RestoreRequest)
+        assert isinstance(request, RestoreRequest | UndoRequest)
         return self._restore(request, base)
 
     def _tell(self, notifications: Notifications | None, event: Event, reason: str) -> Told | None:
@@ -425,7 +427,7 @@ class World:
         told["copies"] = tuple(each.brief for each in entry.copies)
         return base.model_copy(update=told), list(write_pages(request.nonce, [entry]))
 
-    def _restore(self, request: RestoreRequest, base: Result) -> tuple[Result, list[str]]:
+    def _restore(self, request: RestoreRequest | UndoRequest, base: Result) -> tuple[Result, list[str]]:
         target = TargetPlan(
             artifact="db",
             kind="postgresql",
@@ -438,10 +440,12 @@ class World:
         )
         digest, following = (self._digest(request, request.plan_number + ahead) for ahead in (0, 1))
         refused = request.mode == "Execute" and request.approved_plan != digest
-        plan = Plan(
-            digest=following if refused else digest, backup_id=request.backup.backup_id, backup_type=request.backup.backup_type, checksum=CHECKSUM, storage="s3",
-            snapshot_time=self.time, targets=(target,), needs_approval=True,
-        )  # fmt: skip
+        plan = Plan(digest=following if refused else digest, targets=(target,), needs_approval=True)
+        if isinstance(request, RestoreRequest):
+            named = {"backup_id": request.backup.backup_id, "backup_type": request.backup.backup_type}
+            plan = plan.model_copy(
+                update={**named, "checksum": CHECKSUM, "storage": "s3", "snapshot_time": self.time}
+            )
         lines = [write_line(request.nonce, "plan", plan), write_line(request.nonce, "end", {"count": 1})]
         if request.mode == "Plan":
             return base.model_copy(update={"plan_digest": digest}), lines
@@ -450,9 +454,11 @@ class World:
                 update={"verdict": "Refused", "reason": "PlanChanged", "message": "the target has changed"}
             ), lines
         self.restored.append(request.request_uid)
+        if isinstance(request, UndoRequest):
+            self.undone.append(request.restore_uid)
         return base, []
 
-    def _digest(self, request: RestoreRequest, number: int) -> str:
+    def _digest(self, request: RestoreRequest | UndoRequest, number: int) -> str:
         """Name a plan as the data plane does: by request, number and cluster, and by what is at the target."""
         text = f"{request.cluster_uid}/{request.request_uid}/{number}/{self.plan_changes_once}"
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -28,6 +28,7 @@ from avalanche_contract.request import (
     Run,
     Source,
     Storage,
+    UndoRequest,
     VerifyRequest,
     Writer,
 )
@@ -199,15 +200,33 @@ class Runner:
         """Plan, approve, restore."""
         return self.execute(result, target, self.plan(result, target, **more).digest, **more)
 
+    def undo(self, target: Source, approved_by: str = "", **more: Any) -> Result:
+        """Plan an undo, approve it, and carry it out; ``approved_by`` is another request's UID."""
+        request = UndoRequest(
+            **{
+                "nonce": NONCE,
+                "mode": "Plan",
+                "request_uid": "undo",
+                "targets": (target,),
+                "locks": self.places,
+                **more,
+            }
+        )
+        run(request, self.context())
+        approved: dict[str, Any] = {"mode": "Execute", "approved_plan": self.reported.plans[-1].digest}
+        if approved_by:
+            approved["request_uid"] = approved_by
+        return run(request.model_copy(update=approved), self.context())
+
     def request(
         self, result: Result, target: Source, *, paths: tuple[str, ...] = (), **more: Any
     ) -> RestoreRequest:
-        """Give a request for one target."""
+        """Give a request for one target: in place, where a test does not say otherwise."""
         targets = (RestoreTarget(artifact=target.name, target=target, paths=paths),)
         return RestoreRequest(
             **{
                 "nonce": NONCE, "request_uid": "request", "backup": self.reference(result), "targets": targets,
-                "locks": self.places, **more,
+                "locks": self.places, "strategy": "InPlace", **more,
             }
         )  # fmt: skip
 

@@ -241,7 +241,17 @@ def test_a_directory_is_dumped_as_configured_and_restored_by_several_jobs_where_
     before = postgres.psql(database.database, FINGERPRINT)
     alone = project.run("restore", "database", "--backup-id", made["backup_id"], "--dry-run", **server)
     assert "in one transaction" in alone.stdout
-    words = ("restore", "database", "--backup-id", made["backup_id"], "--force", "--jobs", "2")
+    words = (
+        "restore",
+        "database",
+        "--backup-id",
+        made["backup_id"],
+        "--force",
+        "--jobs",
+        "2",
+        "--strategy",
+        "in-place",
+    )
     together = project.run(*words, **server)
     assert together.returncode == 0 and "NOT in one transaction" in together.stdout
     assert postgres.psql(database.database, FINGERPRINT) == before
@@ -310,3 +320,23 @@ def test_a_missing_backup_and_a_missing_setting_have_codes_of_their_own(project:
     assert project.run("verify", "--backup-id", "database_20200101_000000").returncode in (13, 20)
     ended = project.run("database", DB_TYPE="postgresql")
     assert ended.returncode == 14 and "DB_NAME" in ended.stderr
+
+
+def test_a_restore_that_kept_what_was_there_is_taken_back_by_one_command(project: Project) -> None:
+    file, app = project.folder / "data/in/file", project.folder / "app.sqlite"
+    made = project.json("full")["backup_id"]
+    file.write_text("second")
+    with closing(sqlite3.connect(app)) as changed, changed:
+        changed.execute("UPDATE t SET n = 43")
+    words = ("restore", "full", "--backup-id", made, "--force", "--keep-previous")
+    assert project.run(*words, "--strategy", "in-place").returncode == 2
+    assert project.run(*words).returncode == 0
+    assert file.read_text() == "content"
+    assert project.run("undo", "full").returncode == 17
+    assert "takes its place again" in project.run("undo", "full", "--dry-run").stdout
+    undone = project.run("undo", "full", "--force")
+    assert undone.returncode == 0, undone.stderr
+    with closing(sqlite3.connect(app)) as found:
+        assert (file.read_text(), found.execute("SELECT n FROM t").fetchall()) == ("second", [(43,)])
+    nothing = project.run("undo", "full", "--force")
+    assert nothing.returncode == 17 and "kept anything" in nothing.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file_system(folder: Path | int) -> None:
+    """Bring everything of the file system of a folder to the disk, before anybody says that it is there (vmware-tanzu/velero#9460)."""
+    syncfs = getattr(ctypes.CDLL(None), "syncfs", None) if os.name == "posix" else None
+    descriptor = folder if isinstance(folder, int) else os.open(folder, os.O_RDONLY | O_DIRECTORY)
+    try:
+        if (syncfs is None or syncfs(descriptor) != 0) and hasattr(os, "sync"):
+            os.sync()
+    finally:
+        if not isinstance(folder, int):
+            os.close(descriptor)
 
 
 def give_to(path: Path, owner: os.stat_result) -> None:

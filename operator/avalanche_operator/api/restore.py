@@ -84,24 +84,44 @@ class Target(ApiModel):
     )
 
 
+class UndoneRestore(ApiModel):
+    """A restore that is taken back."""
+
+    name: Name
+    """The RestoreRequest, in the same namespace; it ran with `keepPrevious`."""
+
+
 class RestoreRequestSpec(ApiModel):
     """What a person asks for. Everything but ``approvedPlan`` is fixed at creation."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                exactly_one("backupRef", "fromPolicy", "fromStorage"),
-                "a restore names one backup: by backupRef, by fromPolicy or by fromStorage",
+                exactly_one("backupRef", "fromPolicy", "fromStorage", "undo"),
+                "a restore names one backup, by backupRef, by fromPolicy or by fromStorage, or by undo the restore that it takes back",
+            ),
+            rule(
+                "!has(self.undo) || !(has(self.sources) && size(self.sources) > 0 || has(self.paths) && size(self.paths) > 0 "
+                "|| has(self.target) || has(self.strategy) || has(self.keepPrevious) && self.keepPrevious || has(self.identitySecretRef))",
+                "an undo takes back what that restore did, all of it: leave sources, paths, target, strategy, keepPrevious and "
+                "identitySecretRef out",
+            ),
+            rule(
+                "!(has(self.keepPrevious) && self.keepPrevious) || !has(self.strategy) || self.strategy == 'Swap'",
+                "keepPrevious needs strategy Swap: a restore in place leaves nothing aside",
             ),
             rule(
                 unchanged(
                     "backupRef",
                     "fromPolicy",
                     "fromStorage",
+                    "undo",
                     "sources",
                     "paths",
                     "target",
                     "identitySecretRef",
+                    "strategy",
+                    "keepPrevious",
                     "dryRun",
                 ),
                 "a RestoreRequest cannot change, approvedPlan aside; create another one",
@@ -115,11 +135,15 @@ class RestoreRequestSpec(ApiModel):
     )
 
     backup_ref: LocalReference | None = None
-    """This very Backup. One of `backupRef`, `fromPolicy` and `fromStorage` is given."""
+    """This very Backup. One of `backupRef`, `fromPolicy`, `fromStorage` and `undo` is given."""
     from_policy: FromPolicy | None = None
-    """The newest good backup of a policy. One of `backupRef`, `fromPolicy` and `fromStorage` is given."""
+    """The newest good backup of a policy. One of `backupRef`, `fromPolicy`, `fromStorage` and `undo` is given."""
     from_storage: FromStorage | None = None
-    """The backup of this name in a storage. One of `backupRef`, `fromPolicy` and `fromStorage` is given."""
+    """The backup of this name in a storage. One of `backupRef`, `fromPolicy`, `fromStorage` and `undo` is given."""
+    undo: UndoneRestore | None = Field(
+        default=None,
+        description="Take a restore back: what it kept takes its place again, and what was written since goes. Always waits for an approval.",
+    )
     sources: Annotated[tuple[SourceName, ...], Field(max_length=16)] = Field(
         default=(),
         description="Only these sources of the backup; empty is all, or all files where `paths` is given.",
@@ -131,6 +155,13 @@ class RestoreRequestSpec(ApiModel):
     """Where to, if not where it came from."""
     identity_secret_ref: IdentityReference | None = None
     """What opens an encrypted backup; left out, that of the policy."""
+    strategy: Literal["Swap", "InPlace"] | None = Field(
+        default=None,
+        description="`Swap` restores beside the target, which then changes places with it; `InPlace` into it. Left out: what suits, and is possible, as the plan says.",
+    )
+    keep_previous: bool = Field(
+        default=False, description="Leave aside what was there, for one `undo`. Needs a `Swap`."
+    )
     dry_run: bool = Field(default=False, description="Make the plan and stop there.")
     approved_plan: Digest | None = Field(
         default=None, description="The digest of the plan in the status: approves that plan and no other."
@@ -173,6 +204,10 @@ class PlannedTarget(ApiModel):
     """Stored bytes."""
     source_bytes: Annotated[int, Field(ge=0)] = 0
     """Bytes to be written."""
+    strategy: Literal["Swap", "InPlace"] = "InPlace"
+    """`Swap`: beside the target, all or nothing. `InPlace`: into it."""
+    strategy_reason: Text = ""
+    """Why that one, where the spec does not say."""
     action: Text
     """What will be done."""
 
@@ -182,15 +217,16 @@ class RestorePlan(ApiModel):
 
     digest: Digest
     """Names everything in the plan that an approval stands for."""
-    backup_id: Annotated[str, Field(max_length=64)] = Field(alias="backupID")
-    """The backup."""
-    checksum: Digest
+    backup_id: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, alias="backupID", description="The backup; absent of an undo, which reads none."
+    )
+    checksum: Digest | None = None
     """SHA-256 of what is stored; it is verified before the target is touched."""
-    storage: Name
+    storage: Name | None = None
     """The BackupStorage that it is read from."""
     location: Text = ""
     """Where its metadata lies."""
-    snapshot_time: Moment
+    snapshot_time: Moment | None = None
     """The moment of the data."""
     recipients: Annotated[tuple[Annotated[str, Field(max_length=62)], ...], Field(max_length=16)] = ()
     """The age public keys that it is encrypted for; empty where it is not."""
@@ -227,7 +263,7 @@ class RestoreRequestStatus(ApiModel):
     conditions: Conditions = ()
     """`Ready` is True once the data is back, or once a `dryRun` has its plan."""
     backup: PinnedBackup | None = None
-    """The backup that this request restores: chosen once."""
+    """The backup that this request restores, or whose restore it takes back: chosen once."""
     plan: RestorePlan | None = None
     """What will be done; approve it by its digest."""
     plan_number: Annotated[int, Field(ge=0)] = Field(

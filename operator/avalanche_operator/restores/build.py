@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from avalanche_contract import names
-from avalanche_contract.request import BackupReference, Place, RestoreTarget
+from avalanche_contract.request import BackupReference, Place, RestoreTarget, UndoRequest
 from avalanche_contract.request import RestoreRequest as Request
 from avalanche_operator.api.common import IdentityReference
 from avalanche_operator.api.policy import BackupPolicySpec
@@ -21,6 +21,14 @@ Object = dict[str, Any]
 PLAN_SECONDS = 600
 KEPT_SECONDS = 3600
 """How long a Job stays after its end, for who wants to read its log."""
+
+
+@dataclass(frozen=True)
+class Undone:
+    """A restore that is taken back: its request's UID marks what it kept, its spec says where."""
+
+    uid: str
+    spec: RestoreRequestSpec
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Prepared:
     number: int
     """How many plans were made before this one."""
     settings: Settings
+    undone: Undone | None = None
+    """The restore that is taken back, where no backup is restored."""
 
     @property
     def nonce(self) -> str:
@@ -56,10 +66,11 @@ class Prepared:
     def mounts(self, mode: Literal["Plan", "Execute"]) -> Mounts:
         """Give what a pod mounts; only the execution writes to a target and takes locks."""
         parts = [source_part(each, "restore")[1] for each in self.targets]
-        stores = [self.backup.storage, *(storage for storage, _ in self.locks if mode == "Execute")]
+        read = [self.backup.storage] if self.undone is None else []
+        stores = [*read, *(storage for storage, _ in self.locks if mode == "Execute")]
         return sum(
             (storage_part(name, self.storages[name])[1] for name in dict.fromkeys(stores)),
-            sum(parts, identity_part(self.identity)[1]),
+            sum(parts, identity_part(self.identity if self.undone is None else None)[1]),
         )
 
 
@@ -84,7 +95,7 @@ def _job(prepared: Prepared, mode: Literal["Plan", "Execute"], placement: Placem
     return JobPlan(
         name=job_name(prepared.found, mode, prepared.number),
         owner=prepared.found,
-        request=restore_request(prepared, mode),
+        request=asked_for(prepared, mode),
         mounts=prepared.mounts(mode),
         image=prepared.settings.backup_image,
         template=prepared.policy.pod_template if execute else prepared.policy.pod_template.without_scratch,
@@ -97,8 +108,25 @@ def _job(prepared: Prepared, mode: Literal["Plan", "Execute"], placement: Placem
     )
 
 
-def restore_request(prepared: Prepared, mode: Literal["Plan", "Execute"]) -> Request:
+def asked_for(prepared: Prepared, mode: Literal["Plan", "Execute"]) -> Request | UndoRequest:
     """Give what the data plane is asked."""
+    if prepared.undone is None:
+        return restore_request(prepared, mode)
+    return UndoRequest(
+        nonce=prepared.nonce,
+        mode=mode,
+        request_uid=prepared.found["metadata"]["uid"],
+        plan_number=prepared.number,
+        cluster_uid=prepared.settings.cluster_uid,
+        restore_uid=prepared.undone.uid,
+        targets=tuple(source_part(each, "restore")[0] for each in prepared.targets),
+        approved_plan=prepared.spec.approved_plan if mode == "Execute" else None,
+        locks=_locks(prepared, mode),
+    )
+
+
+def restore_request(prepared: Prepared, mode: Literal["Plan", "Execute"]) -> Request:
+    """Give what the data plane is asked where a backup is restored."""
     pinned = prepared.backup
     return Request(
         nonce=prepared.nonce,
@@ -113,9 +141,15 @@ def restore_request(prepared: Prepared, mode: Literal["Plan", "Execute"]) -> Req
             identity=identity_part(prepared.identity)[0],
         ),
         targets=tuple(_target(prepared, each) for each in prepared.targets),
+        strategy=prepared.spec.strategy,
+        keep_previous=prepared.spec.keep_previous,
         approved_plan=prepared.spec.approved_plan if mode == "Execute" else None,
-        locks=tuple(_place(prepared, *each) for each in prepared.locks) if mode == "Execute" else (),
+        locks=_locks(prepared, mode),
     )
+
+
+def _locks(prepared: Prepared, mode: Literal["Plan", "Execute"]) -> tuple[Place, ...]:
+    return tuple(_place(prepared, *each) for each in prepared.locks) if mode == "Execute" else ()
 
 
 def _target(prepared: Prepared, source: PolicySource) -> RestoreTarget:

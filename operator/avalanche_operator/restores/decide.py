@@ -79,9 +79,9 @@ def written(plan: Plan, now: datetime) -> RestorePlan:
     """Write a plan as the status shows it."""
     return RestorePlan(
         digest=plan.digest,
-        backup_id=plan.backup_id,
-        checksum=plan.checksum,
-        storage=plan.storage,
+        backup_id=plan.backup_id or None,
+        checksum=plan.checksum or None,
+        storage=plan.storage or None,
         location=plan.location[:1024],
         snapshot_time=plan.snapshot_time,
         recipients=tuple(each for each in plan.recipients if len(each) <= RECIPIENT_MAX)[:RECIPIENTS_MAX],
@@ -93,6 +93,7 @@ def written(plan: Plan, now: datetime) -> RestorePlan:
                     "target": each.target[:1024],
                     "found": each.found[:1024],
                     "action": each.action[:1024],
+                    "strategy_reason": each.strategy_reason[:1024],
                 }
             )
             for each in plan.targets

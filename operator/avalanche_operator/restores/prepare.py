@@ -13,9 +13,10 @@ from avalanche_operator.jobs.build import IdentitiesDiffer, service_account
 from avalanche_operator.kube.conditions import find_condition
 from avalanche_operator.kube.gateway import Gateway
 from avalanche_operator.policies.copies import can_be_mounted
-from avalanche_operator.restores.build import Prepared
+from avalanche_operator.restores.build import Prepared, Undone
 from avalanche_operator.restores.standing import by_name, policy_of
 from avalanche_operator.restores.targets import RestoreImpossible, choose_backup, chosen_sources, readers_of
+from avalanche_operator.restores.undoing import backup_of_undone
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]
@@ -31,6 +32,9 @@ async def pin(
     if status.backup is not None:
         return status
     namespace = found["metadata"]["namespace"]
+    if spec.undo is not None:
+        undone = await gateway.get("RestoreRequest", namespace, spec.undo.name)
+        return status.model_copy(update={"backup": backup_of_undone(spec.undo.name, undone)})
     backups = await gateway.list("Backup", namespace)
     storages = await gateway.list("BackupStorage", namespace)
     usable = {each["metadata"]["name"] for each in storages if _is_ready(each)}
@@ -50,12 +54,14 @@ async def prepare(
         raise RestoreImpossible("BackupNotFound", "no backup was chosen")
     backup = await gateway.get("Backup", namespace, pinned.name)
     policy = await gateway.get("BackupPolicy", namespace, pinned.policy)
+    undone = await _undone(spec, namespace, gateway)
+    wanted = undone.spec if undone else spec
     policy_spec = (
         BackupPolicySpec.model_validate(policy["spec"])
         if policy is not None
-        else policy_of(spec, backup, pinned.policy, pinned.storage)
+        else policy_of(wanted, backup, pinned.policy, pinned.storage)
     )
-    targets = chosen_sources(spec, policy_spec, backup or {})
+    targets = chosen_sources(wanted, policy_spec, backup or {})
     readers = readers_of(targets, await gateway.list("BackupPolicy", namespace))
     found_storages = {
         str(each["metadata"]["name"]): each for each in await gateway.list("BackupStorage", namespace)
@@ -66,8 +72,7 @@ async def prepare(
         for name, each in found_storages.items()
         if name in {pinned.storage, *(storage for storage, _ in locks)}
     }
-    own = storages.get(pinned.storage)
-    if own is None:
+    if undone is None and pinned.storage not in storages:
         raise RestoreImpossible(
             "StorageNotFound", f"BackupStorage {pinned.storage} does not exist: create it"
         )
@@ -82,12 +87,27 @@ async def prepare(
         number=status.plan_number,
         locks=tuple(each for each in locks if storages[each[0]].access_mode == "ReadWrite"),
         settings=around.settings,
+        undone=undone,
     )
     try:
         service_account(prepared.mounts("Execute"))
     except IdentitiesDiffer as differ:
         raise RestoreImpossible(differ.reason, str(differ)) from None
     return prepared
+
+
+async def _undone(spec: RestoreRequestSpec, namespace: str, gateway: Gateway) -> Undone | None:
+    """Read the restore that a request takes back.
+
+    :raises RestoreImpossible: it is gone, or nothing that can be taken back.
+    """
+    if spec.undo is None:
+        return None
+    there = await gateway.get("RestoreRequest", namespace, spec.undo.name)
+    backup_of_undone(spec.undo.name, there)
+    return (
+        Undone(there["metadata"]["uid"], RestoreRequestSpec.model_validate(there["spec"])) if there else None
+    )
 
 
 def _is_ready(storage: Object) -> bool:

@@ -25,7 +25,7 @@ from avalanche_operator.kube.conditions import Verdict, merge_conditions, ready
 from avalanche_operator.kube.events import changed, write_status
 from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.kube.queue import Key
-from avalanche_operator.restores.build import KEPT_SECONDS, execute_job, job_name, plan_job, restore_request
+from avalanche_operator.restores.build import KEPT_SECONDS, asked_for, execute_job, job_name, plan_job
 from avalanche_operator.restores.decide import (
     Step,
     condition,
@@ -79,7 +79,8 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     asked = _asked(found, around) if found is not None else None
     step = next_step(asked.spec, asked.status, around.now()) if asked is not None else "Done"
     if step in ("Done", "Wait"):
-        await let_go(around.gateway, key, verb="restore", kept_seconds=KEPT_SECONDS)
+        for verb in ("restore", "undo"):
+            await let_go(around.gateway, key, verb=verb, kept_seconds=KEPT_SECONDS)
     if asked is None or step == "Done":
         return None
     looked = await _look(asked, step)
@@ -217,7 +218,7 @@ async def _release(asked: Asked, held: Object) -> RestoreRequestStatus:
         lost = Outcome("Missing", message="somebody suspended the Job midway, which ended its pod")
         return ended(asked.spec, status, lost, Answer(), asked.around.now())
     prepared = await prepare(asked.found, asked.spec, status, asked.around)
-    if request_of(held) != restore_request(prepared, "Execute"):
+    if request_of(held) != asked_for(prepared, "Execute"):
         return replan(
             status, "policies or approval have changed since the Job was made: another plan is made"
         )

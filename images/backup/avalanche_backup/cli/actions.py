@@ -6,6 +6,7 @@ import secrets
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ from avalanche_contract.request import (
     Request,
     RestoreRequest,
     RestoreTarget,
+    Strategy,
+    UndoRequest,
     VerifyRequest,
 )
 from avalanche_contract.result import Copy, Decision, Plan, Result
@@ -201,13 +204,19 @@ def verify(configuration: Configuration, backup_id: str, *, heal: bool = True) -
     return "Verified", result.reason, result.message
 
 
-def plan_restore(
-    configuration: Configuration, backup_id: str, part: BackupType, jobs: int = 1, *, from_cloud: bool = False
-) -> tuple[RestoreRequest, Plan]:
-    """Look at what a restore would do, and touch nothing. The copy in the folder is read, else that in the bucket.
+@dataclass(frozen=True)
+class Way:
+    """How a person wants a restore done: by which strategy (absent: what suits), keeping what was there, by how many jobs."""
 
-    ``jobs`` above 1: of a database, not in one transaction.
-    """
+    strategy: Strategy | None = None
+    keep_previous: bool = False
+    jobs: int = 1
+
+
+def plan_restore(
+    configuration: Configuration, backup_id: str, part: BackupType, way: Way, *, from_cloud: bool = False
+) -> tuple[RestoreRequest, Plan]:
+    """Look at what a restore would do, and touch nothing. The copy in the folder is read, else that in the bucket."""
     from avalanche_backup.cli.places import find  # noqa: PLC0415
 
     place, metadata = find(configuration, backup_id, from_cloud=from_cloud)
@@ -216,7 +225,9 @@ def plan_restore(
         mode="Plan",
         request_uid=f"command-line-{secrets.token_hex(8)}",
         backup=reference(place, configuration, backup_id),
-        targets=_targets(configuration, metadata, part, jobs),
+        targets=_targets(configuration, metadata, part, way.jobs),
+        strategy=way.strategy,
+        keep_previous=way.keep_previous,
         locks=_locks(configuration, place),
     )
     _, report = run_request(request)
@@ -229,6 +240,33 @@ def execute_restore(configuration: Configuration, request: RestoreRequest, plan:
     :raises RestoreRefused: the target changed since; nothing was touched.
     """
     with recorded(configuration, f"restore {plan.backup_id}"):
+        result, _ = run_request(request.model_copy(update={"mode": "Execute", "approved_plan": plan.digest}))
+    return result
+
+
+def plan_undo(configuration: Configuration, part: BackupType) -> tuple[UndoRequest, Plan]:
+    """Look at what an undo would do, and touch nothing.
+
+    :raises RestoreRefused: no restore kept anything.
+    """
+    families: Sequence[str] = {"database": (DATABASE,), "files": (FILES,), "full": (DATABASE, FILES)}[part]
+    request = UndoRequest(
+        nonce=nonce(),
+        mode="Plan",
+        request_uid=f"command-line-{secrets.token_hex(8)}",
+        targets=tuple(configuration.source(each) for each in families),
+        locks=_existing(configuration),
+    )
+    _, report = run_request(request)
+    return request, report.plans[-1]
+
+
+def execute_undo(configuration: Configuration, request: UndoRequest, plan: Plan) -> Result:
+    """Carry out an undo that was approved.
+
+    :raises RestoreRefused: the target changed since; nothing was touched.
+    """
+    with recorded(configuration, "undo"):
         result, _ = run_request(request.model_copy(update={"mode": "Execute", "approved_plan": plan.digest}))
     return result
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from click.shell_completion import get_completion_class
 
-from avalanche_backup.cli import copies, drilling, keeping, logfile, operations
+from avalanche_backup.cli import copies, drilling, keeping, logfile, operations, undoing
 from avalanche_backup.cli.output import as_json, plan_text, size, table
 from avalanche_backup.cli.settings import Settings, confirm
 from avalanche_backup.errors import RestoreRefused, Terminated, UsageInvalid, explain
@@ -22,10 +22,11 @@ from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
 
 if TYPE_CHECKING:
-    from avalanche_contract.request import RestoreRequest
+    from avalanche_contract.request import RestoreRequest, Strategy
     from avalanche_contract.result import Plan
 
 PROGRAM = "avalanche-backup"
+STRATEGIES: dict[str, Strategy] = {"swap": "Swap", "in-place": "InPlace"}
 _TYPE = click.Choice(list(BACKUP_TYPES))
 
 
@@ -196,7 +197,15 @@ def _exit_by(verdicts: set[tuple[str, str]]) -> None:
     "--jobs",
     type=click.IntRange(1, 16),
     default=1,
-    help="Of a database of format directory: faster, and NOT in one transaction.",
+    help="Of a database of format directory: faster; in place, NOT in one transaction.",
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(list(STRATEGIES)),
+    help="Beside the target, which then changes places with it, or into it; default: what suits, as the plan says.",
+)
+@click.option(
+    "--keep-previous", is_flag=True, help="Leave aside what was there, for one `undo`. Needs a swap."
 )
 @click.option(
     "--from-cloud",
@@ -212,6 +221,8 @@ def restore(  # noqa: PLR0917 - click passes what the options say
     force: bool,
     dry_run: bool,
     jobs: int,
+    strategy: str | None,
+    keep_previous: bool,
     from_cloud: bool,
     as_of: datetime | None,
 ) -> None:
@@ -239,9 +250,12 @@ def restore(  # noqa: PLR0917 - click passes what the options say
         raise UsageInvalid("--backup-id is missing; `avalanche-backup restore list` shows what there is")
     if backup_type and backup_type != _type_of(backup_id):
         raise UsageInvalid(f"{backup_id} is no {backup_type} backup")
-    from avalanche_backup.cli.actions import plan_restore  # noqa: PLC0415
+    from avalanche_backup.cli.actions import Way, plan_restore  # noqa: PLC0415
 
-    planned = plan_restore(settings.configuration, backup_id, part, jobs, from_cloud=from_cloud)
+    if keep_previous and strategy == "in-place":
+        raise UsageInvalid("--keep-previous needs a swap: a restore in place leaves nothing aside")
+    way = Way(STRATEGIES[strategy] if strategy else None, keep_previous, jobs)
+    planned = plan_restore(settings.configuration, backup_id, part, way, from_cloud=from_cloud)
     _restore(settings, planned, force=force, dry_run=dry_run)
 
 
@@ -276,7 +290,7 @@ def _restore(settings: Settings, planned: tuple[RestoreRequest, Plan], *, force:
     )
 
 
-for _command in keeping.COMMANDS:
+for _command in (undoing.undo, *keeping.COMMANDS):
     cli.add_command(_command)
 
 

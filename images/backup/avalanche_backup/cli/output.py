@@ -46,20 +46,25 @@ def as_json(document: Any) -> str:
 
 def plan_text(plan: Plan) -> str:
     """Show a plan: which backup, and what it would meet."""
-    lines = [
-        f"Backup    {plan.backup_id}  ({plan.location})",
-        f"Data of   {plan.snapshot_time:%Y-%m-%d %H:%M:%S} UTC",
-        f"Checksum  {plan.checksum}",
-        *([f"Encrypted for {', '.join(plan.recipients)}"] if plan.recipients else []),
-        *([f"Suspect   {plan.anomaly}"] if plan.anomaly else []),
-        "",
-    ]
+    lines = (
+        [
+            f"Backup    {plan.backup_id}  ({plan.location})",
+            *([f"Data of   {plan.snapshot_time:%Y-%m-%d %H:%M:%S} UTC"] if plan.snapshot_time else []),
+            f"Checksum  {plan.checksum}",
+            *([f"Encrypted for {', '.join(plan.recipients)}"] if plan.recipients else []),
+            *([f"Suspect   {plan.anomaly}"] if plan.anomaly else []),
+            "",
+        ]
+        if plan.backup_id
+        else []
+    )  # an undo reads no backup
     for target in plan.targets:
         lines += [
             f"{target.artifact} → {target.target}",
             f"  now there: {target.found}"
             + (f"; in use by {', '.join(target.used_by)}" if target.used_by else ""),
-            f"  {target.action} ({size(target.source_bytes)})",
+            f"  {target.strategy}" + (f" ({target.strategy_reason})" if target.strategy_reason else ""),
+            f"  {target.action}" + (f" ({size(target.source_bytes)})" if target.source_bytes else ""),
         ]
     return "\n".join(lines)
 

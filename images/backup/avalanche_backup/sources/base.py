@@ -125,3 +125,66 @@ class Source(Protocol):
         :raises RestoreRefused: the target is untouched.
         :raises RestoreFailed: it is not, and is marked.
         """
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a restore left aside at a target."""
+
+    name: str
+    """Where it is, for a person: a database, a file, a folder."""
+    switch: str
+    """Of the restore that kept it: :func:`avalanche_contract.names.switch_id`."""
+    unfinished: bool = False
+    """The restore was killed while it switched: an undo leads back, and so does the next restore."""
+
+
+class Swap(Protocol):
+    """A restore beside one target, which then changes places with it: the target is the old one or the new one.
+
+    What a killed one left behind is found and put right by the next restore or undo, before it does anything else.
+    """
+
+    target: str
+    """What it is, for a person, without secrets."""
+    suits: bool
+    """Whether it is the better way where nobody says which, and something is there."""
+    kept_bars: bool
+    """Whether what an earlier restore kept stands in the way of every other one."""
+
+    def obstacle(self, artifact: Mapping[str, Any], paths: tuple[str, ...]) -> str:
+        """Say why it is not possible, rights and room included; empty where it is. Changes nothing."""
+
+    def action(self, artifact: Mapping[str, Any], *, keep: bool) -> str:
+        """Say in one sentence what will be done."""
+
+    def kept(self) -> tuple[Kept, ...]:
+        """Give what earlier restores left aside, the newest last. Changes nothing."""
+
+    def restore(
+        self,
+        chunks: Iterator[bytes],
+        *,
+        artifact: Mapping[str, Any],
+        paths: tuple[str, ...],
+        scratch: Path,
+        progress: ProgressHook,
+        keep: bool,
+        index: Iterator[bytes] | None = None,
+    ) -> str:
+        """Put the plain bytes of an artifact beside the target, check them there, switch, and say what came back.
+
+        ``index`` are the plain lines of a files backup's index; ``keep`` leaves aside what was there.
+
+        :raises RestoreRefused: the target is untouched.
+        :raises RestoreFailed: it is the old one, unless the message says otherwise.
+        """
+
+    def undo_obstacle(self, kept: Kept) -> str:
+        """Say why an undo is not possible; empty where it is. Changes nothing."""
+
+    def undo(self, kept: Kept) -> str:
+        """Let what was kept take its place again; what was restored goes. Say in one sentence what was done.
+
+        :raises RestoreFailed: the target is as it was before, unless the message says otherwise.
+        """

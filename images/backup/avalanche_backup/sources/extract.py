@@ -6,7 +6,6 @@ one or the new one.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import stat
@@ -89,7 +88,7 @@ def extract(stream: Stream, root: int, paths: tuple[str, ...]) -> Extracted:
     stream.drain()
     for path in sorted(done.folders, reverse=True):  # what lies in a folder before the folder itself
         _finish_folder(root, path, *done.folders[path])
-    _sync(root)
+    platforms.sync_file_system(root)
     return done
 
 
@@ -126,13 +125,6 @@ def _lead(entry: tarfile.TarInfo, root: int, done: Extracted) -> None:
     with _Inside(root, path, create=True) as (folder, name):
         if _make_folder(folder, name):
             done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
-
-
-def _sync(root: int) -> None:
-    """Bring everything to the disk before anybody says that it is back (vmware-tanzu/velero#9460)."""
-    syncfs = getattr(ctypes.CDLL(None), "syncfs", None) if os.name == "posix" else None
-    if (syncfs is None or syncfs(root) != 0) and hasattr(os, "sync"):
-        os.sync()
 
 
 def _put(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, done: Extracted) -> None:

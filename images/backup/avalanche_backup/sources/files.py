@@ -17,7 +17,8 @@ from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, Sour
 from avalanche_backup.sources.archive import Archive
 from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
 from avalanche_backup.sources.extract import Stream, extract
-from avalanche_backup.sources.tree import MARKER, Selection, minimal, shown, unreadable, walk
+from avalanche_backup.sources.journal import settle
+from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
 from avalanche_contract.request import FilesSource
 
 NAMES_MAX = 100
@@ -122,9 +123,10 @@ class FileTree:
     ) -> str:
         """Put files back; a marker lies in the root from the first write to the last."""
         del scratch
+        self._settle()
         marker = self._root / MARKER
         was_marked = marker.exists()
-        stream = Stream(_counted(chunks, progress))
+        stream = Stream(counted(chunks, progress))
         try:
             _mark(marker)
         except OSError as error:
@@ -152,6 +154,15 @@ class FileTree:
             "the user of the restore; ACLs and extended attributes are not part of a backup"
         )
 
+    def _settle(self) -> None:
+        try:
+            settle(self._root)
+        except OSError as error:
+            raise RestoreRefused(
+                f"{self.target}: what a killed restore left cannot be put right: {error.strerror}",
+                reason="TargetReadOnly",
+            ) from None
+
     def _compare(self, files: int, paths: tuple[str, ...], artifact: Mapping[str, Any]) -> None:
         wanted = (artifact.get("statistics") or {}).get("files")
         if not paths and wanted is not None and files != wanted:
@@ -178,7 +189,7 @@ class FileTree:
             folder = self._root / path
             with suppress(FileNotFoundError, NotADirectoryError):
                 for each in folder.iterdir():
-                    if each.name != MARKER:
+                    if not is_ours(each.name):
                         yield each.name if path == "." else f"{path}/{each.name}"
 
 
@@ -189,7 +200,8 @@ def _mark(marker: Path) -> None:
         file.write("A restore into this folder did not end. Restore again, or remove this file.\n")
 
 
-def _counted(chunks: Iterator[bytes], progress: ProgressHook) -> Iterator[bytes]:
+def counted(chunks: Iterator[bytes], progress: ProgressHook) -> Iterator[bytes]:
+    """Give chunks, and tell how many bytes they were."""
     done = 0
     for chunk in chunks:
         yield chunk

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from avalanche_backup.errors import SourceInvalid
 from avalanche_backup.platforms import walks_by_descriptor
-from avalanche_backup.sources.base import Source
+from avalanche_backup.sources.base import Source, Swap
 from avalanche_contract.request import FilesSource, PostgresqlSource, SqliteSource
 from avalanche_contract.request import Source as SourceRequest
 
@@ -32,3 +32,23 @@ def open_source(request: SourceRequest, scratch: Path) -> Source:
             from avalanche_backup.sources.files import FileTree  # noqa: PLC0415
 
             return FileTree(request)
+
+
+def open_swap(request: SourceRequest, scratch: Path, switch: str) -> Swap:
+    """Open what restores beside a target and changes places with it; nothing is asked of it yet.
+
+    ``switch`` marks what it makes: :func:`avalanche_contract.names.switch_id`.
+    """
+    match request:
+        case PostgresqlSource():
+            from avalanche_backup.sources.postgresql.swap import PostgresqlSwap  # noqa: PLC0415
+
+            return PostgresqlSwap(request, scratch, switch)
+        case SqliteSource():
+            from avalanche_backup.sources.sqlite_swap import SqliteSwap  # noqa: PLC0415
+
+            return SqliteSwap(request, switch)
+        case FilesSource():
+            from avalanche_backup.sources.files_swap import FilesSwap  # noqa: PLC0415
+
+            return FilesSwap(request, switch)

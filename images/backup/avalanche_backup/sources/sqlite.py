@@ -27,7 +27,7 @@ BUSY_SECONDS = 30.0
 STEP_PAGES = 2048
 STEPS_BEFORE_ONE = 4
 """A database that is written to starts a stepwise backup over; after so many times it is copied in one step."""
-_SIDE_FILES = ("-wal", "-shm", "-journal")
+SIDE_FILES = ("-wal", "-shm", "-journal")
 _WAITS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _OF_THE_APPLICATION = re.compile(r"no such (collation sequence|function): (\w+)")
 _UNREADABLE = re.compile("no such (module|tokenizer|collation sequence|function)|unknown tokenizer")
@@ -55,7 +55,7 @@ class SqliteDatabase:
         del estimate
         if not self._path.is_file():
             raise SourceInvalid(f"there is no SQLite database at {self.target}", reason="SourceMissing")
-        with closing(self._open()) as database, _Explained(self.target):
+        with closing(self.open()) as database, Explained(self.target):
             tables = _tables(database)
         return Inspection(
             f"SQLite {sqlite3.sqlite_version}",
@@ -73,12 +73,12 @@ class SqliteDatabase:
         copy.unlink(missing_ok=True)
         moment = datetime.now(UTC)
         with (
-            closing(self._open()) as database,
+            closing(self.open()) as database,
             closing(sqlite3.connect(copy)) as target,
-            _Explained(self.target),
+            Explained(self.target),
         ):
             _copy(database, target, self.target)
-            tables, warnings = _check(target, self.target)
+            tables, warnings = check_copy(target, self.target)
             used, names = _used_bytes(target), _tables(target)
             target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         with copy.open("rb") as file:
@@ -103,7 +103,7 @@ class SqliteDatabase:
         if self._path.stat().st_size == 0:
             return TargetState("Empty", "an empty file")
         try:
-            with closing(self._open()) as database, _Explained(self.target):
+            with closing(self.open()) as database, Explained(self.target):
                 tables = _tables(database)
         except SourceInvalid:
             return TargetState("HoldsData", "a file that is no healthy SQLite database", facts=("damaged",))
@@ -129,37 +129,41 @@ class SqliteDatabase:
             )
         copy = scratch / "restored.sqlite"
         try:
-            _write(copy, chunks, progress)
-            with closing(sqlite3.connect(copy)) as database, _Explained(self.target):
-                tables, _ = _check(database, "the backup")
+            write_file(copy, chunks, progress)
+            with closing(sqlite3.connect(copy)) as database, Explained(self.target):
+                tables, _ = check_copy(database, "the backup")
             self._put(copy)
         finally:
             copy.unlink(missing_ok=True)
         return self._compare(tables, artifact.get("statistics") or {})
 
     def _put(self, copy: Path) -> None:
-        if self._is_healthy():
+        if self.is_healthy():
             self._copy_into(copy)
         else:
             self._replace(copy)
 
-    def _is_healthy(self) -> bool:
+    def is_healthy(self) -> bool:
+        """Say whether there is a database that can be written into.
+
+        :raises RestoreRefused: somebody keeps it locked.
+        """
         if not self._path.is_file() or self._path.stat().st_size == 0:
             return False
         try:
-            with closing(self._open()) as database, _Explained(self.target):
+            with closing(self.open()) as database, Explained(self.target):
                 rows, _ = _integrity(database, "quick_check")
         except SourceInvalid:
             return False
         except (
             SourceUnavailable
         ) as busy:  # healthy or not: somebody works with it, and it is not ours to take away
-            raise self._busy(busy.message) from None
+            raise self.busy(busy.message) from None
         return rows == ["ok"]
 
     def _copy_into(self, copy: Path) -> None:
         """Write over the content in one transaction; a journal mode that others rely on stays."""
-        with closing(sqlite3.connect(copy)) as source, closing(self._open()) as live:
+        with closing(sqlite3.connect(copy)) as source, closing(self.open()) as live:
             try:
                 mode = str(live.execute("PRAGMA journal_mode").fetchone()[0])
                 self._take_page_size(source, live, mode)
@@ -168,7 +172,7 @@ class SqliteDatabase:
                     f"PRAGMA journal_mode = {mode}" if mode in ("wal", "delete") else "PRAGMA journal_mode"
                 )
             except (sqlite3.Error, SourceUnavailable) as error:
-                raise self._busy(str(error)) from None
+                raise self.busy(str(error)) from None
 
     def _take_page_size(self, source: sqlite3.Connection, live: sqlite3.Connection, mode: str) -> None:
         """Let a database in WAL mode leave it where its pages have another size: only then can they change it."""
@@ -178,7 +182,8 @@ class SqliteDatabase:
             if left != "delete":
                 raise sqlite3.OperationalError("its pages have another size, which needs it for itself")
 
-    def _busy(self, why: str) -> RestoreRefused:
+    def busy(self, why: str) -> RestoreRefused:
+        """Give the refusal to touch a database that somebody works with."""
         return RestoreRefused(
             f"{self.target} is in use: {why}. It is as it was; stop what writes to it, and ask again",
             reason="TargetBusy",
@@ -191,11 +196,11 @@ class SqliteDatabase:
         try:
             before = place.stat() if place.exists() else None
             with copy.open("rb") as source:
-                _write(beside, iter(lambda: source.read(CHUNK), b""), lambda _: None)
+                write_file(beside, iter(lambda: source.read(CHUNK), b""), lambda _: None)
             if before is not None:
                 give_to(beside, before)
             beside.chmod(before.st_mode & 0o777 if before is not None else 0o660)
-            for ending in _SIDE_FILES:
+            for ending in SIDE_FILES:
                 place.with_name(place.name + ending).unlink(missing_ok=True)
             beside.replace(place)
             sync_folder(place.parent)
@@ -208,13 +213,13 @@ class SqliteDatabase:
         wanted = statistics.get("tables")
         if wanted is not None and dict(wanted) != dict(tables):
             raise RestoreFailed(f"{self.target}: the rows are not those that the metadata counts")
-        with closing(self._open()) as database, _Explained(self.target):
+        with closing(self.open()) as database, Explained(self.target):
             rows, _ = _integrity(database, "quick_check")
         if rows != ["ok"]:
             raise RestoreFailed(f"{self.target} is not healthy after the restore")
         return f"{len(tables)} tables with {sum(tables.values())} rows are back in {self.target}"
 
-    def _open(self) -> sqlite3.Connection:
+    def open(self) -> sqlite3.Connection:
         """Open the file as it is; reading a database in WAL mode writes its shared memory beside it."""
         address = f"file:{quote(str(self._path.absolute()))}?mode=rw"
         try:
@@ -226,7 +231,7 @@ class SqliteDatabase:
             ) from None
 
 
-class _Explained:
+class Explained:
     """Turn SQLite's errors into ours."""
 
     def __init__(self, target: str) -> None:
@@ -291,7 +296,7 @@ class _Restarted(Exception):
     """The backup was started over too often."""
 
 
-def _check(database: sqlite3.Connection, what: str) -> tuple[dict[str, int], tuple[str, ...]]:
+def check_copy(database: sqlite3.Connection, what: str) -> tuple[dict[str, int], tuple[str, ...]]:
     """Check a copy, count the rows of its tables, and say what only the application itself could check."""
     rows, warnings = _integrity(database)
     if rows != ["ok"]:
@@ -350,7 +355,8 @@ def _tables(database: sqlite3.Connection) -> list[str]:
     return [str(row[0]) for row in database.execute(_TABLES)]
 
 
-def _write(path: Path, chunks: Iterator[bytes], progress: ProgressHook) -> None:
+def write_file(path: Path, chunks: Iterator[bytes], progress: ProgressHook) -> None:
+    """Write a file, down to the disk."""
     done = 0
     with path.open("wb") as file:
         for chunk in chunks:

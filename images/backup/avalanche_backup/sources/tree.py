@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +19,8 @@ from avalanche_backup.errors import SourceInvalid
 
 MARKER = ".avalanche-restore-incomplete"
 """Lies in a target while a restore writes there; a tree that has it is not whole."""
+OURS = re.compile(r"\.avalanche-(restoring|previous|removing)-([0-9a-f]{8})")
+"""Folders that restores make in a target: no data of anybody's."""
 _FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 
 Gone = Callable[[str], None]
@@ -51,6 +54,11 @@ class Selection:
         """Say whether a pattern names this path, or its last name where the pattern holds no ``/``."""
         name = path.rpartition("/")[2]
         return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self.exclude)
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a name is that of a restore's marker, or of a folder that it works in."""
+    return name == MARKER or bool(OURS.fullmatch(name))
 
 
 def walk(selection: Selection, gone: Gone = _ignore) -> Iterator[Found]:
@@ -164,7 +172,7 @@ class _Level:
 
 def _look(walking: _Walk, level: _Level, name: str) -> Found | None:
     here = f"{level.path}/{name}" if level.path else name
-    if name == MARKER or walking.selection.leaves_out(here):
+    if is_ours(name) or walking.selection.leaves_out(here):
         return None
     try:
         return Found(here, name, os.stat(name, dir_fd=level.folder, follow_symlinks=False), level.folder)

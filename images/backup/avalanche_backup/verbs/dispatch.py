@@ -16,6 +16,7 @@ from avalanche_backup.verbs import (
     probe,
     restore,
     telling,
+    undo,
 )
 from avalanche_backup.verbs.context import Context
 from avalanche_contract.request import (
@@ -30,6 +31,7 @@ from avalanche_contract.request import (
     ProbeRequest,
     Request,
     RestoreRequest,
+    UndoRequest,
     VerifyRequest,
 )
 from avalanche_contract.result import Result
@@ -39,6 +41,7 @@ VERBS: Mapping[type[Any], Callable[[Any, Context], Result]] = {
     VerifyRequest: telling.check,
     CopyRequest: copy.run,
     RestoreRequest: restore.run,
+    UndoRequest: undo.run,
     ProbeRequest: probe.run,
     CatalogRequest: catalog.run,
     NotifyRequest: notify.run,

@@ -12,9 +12,11 @@ from avalanche_backup.catalog import Found
 from avalanche_backup.errors import RestoreRefused
 from avalanche_backup.metadata import ArtifactMetadata, recipients_of
 from avalanche_backup.sources.base import Source as OpenSource
-from avalanche_backup.sources.base import TargetState
-from avalanche_backup.sources.opening import open_source
+from avalanche_backup.sources.base import Swap, TargetState
+from avalanche_backup.sources.opening import open_source, open_swap
 from avalanche_backup.storage.base import Store
+from avalanche_backup.verbs.strategy import Asked, Chosen, Possible, choose
+from avalanche_contract.names import switch_id
 from avalanche_contract.request import FilesSource, RestoreRequest, RestoreTarget, Source
 from avalanche_contract.result import Plan, TargetPlan
 
@@ -33,8 +35,12 @@ class Target:
     source: OpenSource
     state: TargetState
     paths: tuple[str, ...]
+    swap: Swap
+    chosen: Chosen
+    keep: bool = False
+    """What is there stays aside."""
     jobs: int = 1
-    """More than one: not in one transaction."""
+    """More than one: in place, not in one transaction."""
 
 
 def open_targets(request: RestoreRequest, found: Found, scratch: Path) -> tuple[Target, ...]:
@@ -43,7 +49,8 @@ def open_targets(request: RestoreRequest, found: Found, scratch: Path) -> tuple[
     :raises RestoreRefused: the backup has no such artifact, or one of another kind.
     """
     return tuple(
-        _open(each, found, scratch / f"target-{number}") for number, each in enumerate(request.targets)
+        _open(request, each, found, scratch / f"target-{number}")
+        for number, each in enumerate(request.targets)
     )
 
 
@@ -68,7 +75,7 @@ def make_plan(request: RestoreRequest, store: Store, found: Found, targets: tupl
     )
 
 
-def _open(wanted: RestoreTarget, found: Found, scratch: Path) -> Target:
+def _open(request: RestoreRequest, wanted: RestoreTarget, found: Found, scratch: Path) -> Target:
     artifacts = {each.source: each for each in found.metadata.artifacts if each.role == "data"}
     artifact = artifacts.get(wanted.artifact)
     if artifact is None:
@@ -82,10 +89,24 @@ def _open(wanted: RestoreTarget, found: Found, scratch: Path) -> Target:
             reason="KindMismatch",
         )
     scratch.mkdir(parents=True, exist_ok=True)
-    source = open_source(_written_to(wanted, artifact), scratch)
+    written_to = _written_to(wanted, artifact)
+    source = open_source(written_to, scratch)
     state = source.inspect_target(artifact.model_dump())
+    swap = open_swap(written_to, scratch, switch_id(request.request_uid))
+    asked = Asked(request.strategy, request.keep_previous)
+    chosen = choose(asked, _possible(asked, swap, artifact, state, wanted.paths), source.target)
     jobs = wanted.target.jobs if wanted.target.kind == "postgresql" else 1
-    return Target(artifact, source, state, wanted.paths, jobs)
+    return Target(artifact, source, state, wanted.paths, swap, chosen, request.keep_previous, jobs)
+
+
+def _possible(
+    asked: Asked, swap: Swap, artifact: ArtifactMetadata, state: TargetState, paths: tuple[str, ...]
+) -> Possible:
+    """Find out whether the target can be swapped, where that matters: rights are asked of the server, and rehearsed."""
+    holds_data = state.state == "HoldsData"
+    wanted = asked.keep or asked.strategy == "Swap" or (asked.strategy is None and swap.suits and holds_data)
+    obstacle = swap.obstacle(artifact.model_dump(), paths) if wanted else ""
+    return Possible(obstacle, swap.suits, holds_data, swap.kept(), swap.kept_bars)
 
 
 def _written_to(wanted: RestoreTarget, artifact: ArtifactMetadata) -> Source:
@@ -107,7 +128,7 @@ def _digest(request: RestoreRequest, found: Found, targets: tuple[Target, ...]) 
         "backup": [found.metadata.backup_id, found.metadata.checksum, request.backup.place.storage.name, found.prefix],
         "targets": [
             [each.artifact.source, each.artifact.sha256, each.source.target, each.state.state, each.state.facts, each.paths,
-             *([each.jobs] if each.jobs > 1 else [])]
+             *([each.jobs] if each.jobs > 1 else []), each.chosen.strategy, each.keep]
             for each in targets
         ],
     }  # fmt: skip
@@ -124,11 +145,16 @@ def _describe(target: Target) -> TargetPlan:
         used_by=target.state.used_by[:10],
         size_bytes=target.artifact.size_bytes,
         source_bytes=target.artifact.source_bytes,
+        strategy=target.chosen.strategy,
+        strategy_reason=target.chosen.reason,
         action=_action(target),
     )
 
 
 def _action(target: Target) -> str:
+    if target.chosen.strategy == "Swap":
+        part = f"{', '.join(target.paths)} of the backup: " if target.paths else ""
+        return part + target.swap.action(target.artifact.model_dump(), keep=target.keep)
     if target.artifact.kind == "files":
         part = f"{', '.join(target.paths)} of the backup" if target.paths else "every file of the backup"
         return f"{part} is put in place, over files of the same name; other files stay"

@@ -6,9 +6,10 @@ nothing is read before an identity is there that opens it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from avalanche_backup import catalog
 from avalanche_backup.catalog import Found
@@ -44,11 +45,11 @@ def run(request: RestoreRequest, context: Context) -> Result:
             return _plan(request, context, store, found)
         # After a disaster there may be no more than a read-only key: no backup is written there either.
         wanted = [each for each in request.locks if writable or each != place]
-        locks = stack.enter_context(KeptLocks(_lock_places(wanted), request.request_uid, context.now))
+        locks = stack.enter_context(KeptLocks(lock_places(wanted), request.request_uid, context.now))
         return _execute(request, context, _Chosen(reader, locks))
 
 
-class _PlanChanged(RestoreRefused):
+class PlanChanged(RestoreRefused):
     """What is at the target is not what was approved: there is a new plan."""
 
     default_reason = "PlanChanged"
@@ -77,7 +78,7 @@ def _kept(request: RestoreRequest, context: Context, store: Store, found: Found)
     try:
         yield writable
         ended = request.mode == "Execute"
-    except _PlanChanged:
+    except PlanChanged:
         ended = False
         raise
     finally:
@@ -86,7 +87,7 @@ def _kept(request: RestoreRequest, context: Context, store: Store, found: Found)
                 end_of_restore(*where)
 
 
-def _lock_places(wanted: Sequence[Place]) -> list[tuple[Store, str]]:
+def lock_places(wanted: Sequence[Place]) -> list[tuple[Store, str]]:
     """Open every place where a lock belongs; one that cannot be opened is left out where its folder lies elsewhere too.
 
     :raises Failure: it does not.
@@ -112,7 +113,7 @@ def _execute(request: RestoreRequest, context: Context, chosen: _Chosen) -> Resu
     if plan.needs_approval and plan.digest != request.approved_plan:
         following = request.model_copy(update={"plan_number": request.plan_number + 1})
         context.report.plan(make_plan(following, store, found, targets))
-        raise _PlanChanged(
+        raise PlanChanged(
             "what is at the target is no longer what was approved: look at the new plan, and approve that one"
         )
     _check_artifacts(context, chosen.reader, targets)
@@ -159,8 +160,13 @@ def _restore_one(context: Context, chosen: _Chosen, target: Target) -> str:
         context.report.progress("Restoring", artifact.source, done, artifact.source_bytes)
 
     progress(0)
-    with open_artifact(chosen.reader, artifact) as chunks:
-        done = target.source.restore(
+    with ExitStack() as stack:
+        chunks = stack.enter_context(open_artifact(chosen.reader, artifact))
+        restore: Callable[..., str] = target.source.restore
+        if target.chosen.strategy == "Swap":
+            index = _index(chosen.reader, artifact.source, stack)
+            restore = partial(target.swap.restore, keep=target.keep, index=index)
+        done = restore(
             chosen.locks.guard(chunks),
             artifact=artifact.model_dump(),
             paths=target.paths,
@@ -168,6 +174,13 @@ def _restore_one(context: Context, chosen: _Chosen, target: Target) -> str:
             progress=progress,
         )
     return done + _about_globals(chosen.reader.found, artifact.source)
+
+
+def _index(reader: Reader, source: str, stack: ExitStack) -> Iterator[bytes] | None:
+    """Open the index of a files backup, where it has one."""
+    artifacts = reader.found.metadata.artifacts
+    each = next((a for a in artifacts if a.role == "index" and a.source == source), None)
+    return stack.enter_context(open_artifact(reader, each)) if each else None
 
 
 def _about_globals(found: Found, source: str) -> str:

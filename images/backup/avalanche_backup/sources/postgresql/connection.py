@@ -82,11 +82,9 @@ def query(clients: Clients, environment: dict[str, str], sql: str) -> Any:
 
     :raises SourceUnavailable: no answer. :raises SourceInvalid: refused.
     """
-    command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--quiet",
-               "--set=ON_ERROR_STOP=1", "--file=-"]  # fmt: skip
     try:
         ended = subprocess.run(
-            command,
+            command_of_psql(clients),
             env=environment,
             input=f"SET statement_timeout = 0\\;\n{sql};\n",
             capture_output=True,
@@ -102,6 +100,29 @@ def query(clients: Clients, environment: dict[str, str], sql: str) -> Any:
         return json.loads(ended.stdout)
     except ValueError:
         raise SourceUnavailable("the server's answer cannot be read: is this a PostgreSQL server?") from None
+
+
+def execute(clients: Clients, environment: dict[str, str], sql: str) -> None:
+    """Run statements one after the other, each as a transaction of its own where they name none, for as long as they take.
+
+    :raises SourceUnavailable: no answer. :raises SourceInvalid: refused.
+    """
+    ended = subprocess.run(
+        command_of_psql(clients),
+        env=environment,
+        input=f"SET statement_timeout = 0;\n{sql};\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        raise explain(ended.stderr, "the server refused a statement")
+
+
+def command_of_psql(clients: Clients) -> list[str]:
+    """Give the command that runs statements from standard input, and stops at the first that fails."""
+    return [clients.tool("psql"), "--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--quiet",
+            "--set=ON_ERROR_STOP=1", "--file=-"]  # fmt: skip
 
 
 def explain(stderr: str, what: str) -> Failure:

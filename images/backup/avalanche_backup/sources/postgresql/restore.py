@@ -1,8 +1,8 @@
 """Feeding a dump to psql, as one transaction: the database is the old one, or the new one.
 
 psql gets our own ``\\restrict`` first, so that nothing in a dump is a command of psql's (CVE-2025-8714); the one
-that pg_dump wrote is taken out (:mod:`fitting`), because they do not nest. psql is killed before it sees the end of a
-dump that turned out to be damaged, and a transaction without its COMMIT is rolled back.
+that pg_dump wrote is taken out (:mod:`fitting`), because they do not nest. The COMMIT is the last line of what psql
+reads, and not psql's own: ``--single-transaction`` commits at any end of its input, also where whoever wrote it was killed midway.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from avalanche_backup.sources.postgresql.connection import error_line, tail
 from avalanche_backup.sources.postgresql.target import remedy_for
 
 CHUNK = 1024 * 1024
+_AT_LINE = re.compile(r"<stdin>:(\d+):")
 _CONNECTION_LOST = re.compile(
     r"server closed the connection|terminating connection|connection to (the )?server was lost|"
     r"could not (send|receive) data|SSL SYSCALL|no connection to the server"
@@ -56,8 +57,9 @@ def run_psql(
     """
     errors = scratch / "psql.errors"
     token = secrets.token_hex(16)
-    command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--quiet", "--single-transaction",
-               "--set=ON_ERROR_STOP=1", "--file=-"]  # fmt: skip
+    command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1",
+               "--file=-"]  # fmt: skip
+    lines = _Lines(_wrapped(sql, preamble, token))
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
@@ -65,7 +67,7 @@ def run_psql(
         whole = False
         try:
             with suppress(BrokenPipeError):
-                _feed(process, _wrapped(sql, preamble, token))
+                _feed(process, iter(lines))
                 whole = True
             status = process.wait()
         finally:
@@ -76,13 +78,30 @@ def run_psql(
                 with suppress(BrokenPipeError):
                     process.stdin.close()
     if status:
-        raise _failed(status, tail(errors), whole)
+        raise _failed(status, tail(errors), lines.count if whole else None)
 
 
-def _failed(status: int, said: str, whole: bool) -> RestoreFailed:
-    """Say what is known: psql commits after it has read all; until then, whatever ends it rolls back."""
+class _Lines:
+    """Chunks, and how many lines they were."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self.count = chunks, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self.count += chunk.count(b"\n")
+            yield chunk
+
+
+def _failed(status: int, said: str, lines: int | None) -> RestoreFailed:
+    """Say what is known: psql commits at the last of ``lines``; until then, whatever ends it rolls back.
+
+    ``lines`` is absent where psql did not get all of them.
+    """
     line = error_line(said) if status > 0 else f"it was killed by signal {-status}"
-    committing = "<stdin>:" not in said.strip().rpartition("\n")[2]  # else psql names the line that it was at
+    whole = lines is not None
+    at = _AT_LINE.search(said.strip().rpartition("\n")[2])
+    committing = at is None or int(at[1]) == lines
     if whole and (status < 0 or (committing and _CONNECTION_LOST.search(said))):
         return RestoreFailed(
             f"psql stopped: {line}. The server did not say whether it had committed: the database is wholly what it was, "
@@ -96,9 +115,9 @@ def _failed(status: int, said: str, whole: bool) -> RestoreFailed:
 
 
 def _wrapped(sql: Iterator[bytes], preamble: str, token: str) -> Iterator[bytes]:
-    yield f"{preamble}\\restrict {token}\n".encode()
+    yield f"BEGIN;\n{preamble}\\restrict {token}\n".encode()
     yield from sql
-    yield f"\n\\unrestrict {token}\n".encode()
+    yield f"\n\\unrestrict {token}\nCOMMIT;\n".encode()
 
 
 def _feed(process: subprocess.Popen[bytes], sql: Iterator[bytes]) -> None:

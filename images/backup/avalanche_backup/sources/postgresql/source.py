@@ -137,6 +137,11 @@ class PostgresqlDatabase:
             shutil.rmtree(folder, ignore_errors=True)
         return f"{tables} tables are back in {self.target}{_warning(clients)}"
 
+    def count(self) -> Mapping[str, Any]:
+        """Count what the whole database holds: ``tables``, ``large_objects``."""
+        found: Mapping[str, Any] = self._ask(contents(Scope()))
+        return found
+
     def _fill(
         self, clients: Clients, chunks: Iterator[bytes], folder: Path, artifact: Mapping[str, Any]
     ) -> int:
