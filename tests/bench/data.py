@@ -119,7 +119,7 @@ def reads(seed: int) -> Iterator[bytes]:
 
 def _packed(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
-        yield igzip.compress(chunk, 1)
+        yield igzip.compress(chunk, 1, mtime=0)
 
 
 def _table(chance: random.Random) -> Iterator[bytes]:

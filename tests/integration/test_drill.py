@@ -171,15 +171,15 @@ def test_a_dump_runs_no_program_on_the_throwaway_server(
 def test_roles_that_own_and_are_granted_things_are_there_and_nothing_of_them_is_kept(
     runner: Runner, plain: PostgresqlSource, postgres: Postgres
 ) -> None:
-    postgres.psql("postgres", 'CREATE ROLE "the owner"; CREATE ROLE reader')
+    postgres.psql("postgres", 'CREATE ROLE "the owner"; CREATE ROLE drill_reader')
     postgres.psql(
-        plain.database, 'ALTER TABLE samples OWNER TO "the owner"; GRANT SELECT ON samples TO reader'
+        plain.database, 'ALTER TABLE samples OWNER TO "the owner"; GRANT SELECT ON samples TO drill_reader'
     )
     runner.backup(plain)
     drill(
         runner,
         Query(sql="SELECT tableowner FROM pg_tables WHERE tablename = 'samples'", expect="the owner"),
-        Query(sql="SELECT has_table_privilege('reader', 'samples', 'SELECT')", expect="true"),
+        Query(sql="SELECT has_table_privilege('drill_reader', 'samples', 'SELECT')", expect="true"),
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -191,6 +190,8 @@ def _place(scratch: Path, name: str) -> _Place:
     home = Path(tempfile.mkdtemp(prefix="avalanche-drill-"))
     if os.geteuid() != 0:
         return _Place(home, scratch / f"postgresql-{name}", {})
+    import pwd  # noqa: PLC0415 - there is none on Windows, where this module is imported all the same
+
     known = {each.pw_name: each for each in pwd.getpwall()}
     user = next((known[each] for each in USERS if each in known), None)
     if user is None:
@@ -208,6 +209,8 @@ def _named_user(home: Path) -> dict[str, str]:
     """Give a name to a user that has none, as in a container: initdb asks for it."""
     if os.geteuid() == 0:
         return {}
+    import pwd  # noqa: PLC0415 - as above
+
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
