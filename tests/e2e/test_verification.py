@@ -59,10 +59,11 @@ def test_a_flipped_bit_is_found_at_the_schedule_told_once_and_retention_takes_th
     told = stage.kubectl.wait(
         "backuppolicy",
         "database",
-        has_condition("BackupsVerified", "False", "VerificationFailed"),
+        lambda found: name in condition(found, "BackupsVerified").get("message", ""),
         what="told",
     )
-    assert name in condition(told, "BackupsVerified")["message"] and told["status"]["backupCount"] == 1
+    assert condition(told, "BackupsVerified")["reason"] == "VerificationFailed"
+    assert told["status"]["backupCount"] == 1
     other = stage.kubectl.get(BACKUPS, second["metadata"]["name"])
     assert other["status"]["verification"]["status"] == "Verified"
 

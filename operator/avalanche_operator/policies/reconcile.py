@@ -65,13 +65,13 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     looked = await _look(found, status, around)
     scheduled = await around.gateway.get("CronJob", key.namespace, cron_job_name(found))
     jobs = await _runs_of(found, scheduled, around)
-    tally = await _count(key, jobs, around)
+    kept = await look_at_cleanups(found, around)
+    read = await look_at_verifications(found, around)
+    tally = await _count(key, jobs, around)  # after what they said of its backups is shown
     created = await _show_runs(found, jobs, tally.phases, around)
     restores = await around.gateway.list("RestoreRequest", key.namespace)
     runs = runs_known(scheduled, jobs, tally.last_slot)
     slots = await look_at_slots(found, looked.schedule, runs, around)
-    kept = await look_at_cleanups(found, around)
-    read = await look_at_verifications(found, around)
     aimed = await look_at_objectives(found, tally.newest, restores, around)
     state = _State(tally.runs(status), paused(restores, key.name), scheduled, slots, kept, read, aimed)
     if await _write(found, looked, state, around):  # what is forgotten was counted before
