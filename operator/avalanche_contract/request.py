@@ -10,150 +10,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from avalanche_contract.base import Credential as Credential  # noqa: PLC0414 - readers find it here
-from avalanche_contract.base import Strict, Time
+from avalanche_contract.base import Credential, Strict, Time
 from avalanche_contract.expectation import check_expectation
 from avalanche_contract.names import BACKUP_TYPES, BackupType
 from avalanche_contract.notification import Event, Notifications
+from avalanche_contract.source import Source
+from avalanche_contract.storage import Place, Storage
 
 CONTRACT_VERSION = 1
 COPIES_MAX = 8
 """How many places one backup may lie in."""
-
-
-# --- sources -------------------------------------------------------------------------------------------
-class PostgresqlSource(Strict):
-    """One PostgreSQL database, reached over TCP (or a socket folder as ``host``)."""
-
-    kind: Literal["postgresql"] = "postgresql"
-    name: str
-    host: str
-    port: int = 5432
-    database: str
-    username: Credential | str
-    password: Credential | None = None
-    ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
-    ca_file: str | None = None
-    format: Literal["Plain", "Custom", "Directory"] = "Plain"
-    jobs: int = Field(default=1, ge=1, le=16)
-    """Of a Directory dump; of its restore, which above 1 is not one transaction."""
-    include_globals: bool = False
-    """Roles and tablespaces of the server besides, without passwords."""
-    schemas: tuple[str, ...] = ()
-    exclude_tables: tuple[str, ...] = ()
-
-
-class SqliteSource(Strict):
-    """One SQLite database file. Its folder must be writable when the database is in WAL mode."""
-
-    kind: Literal["sqlite"] = "sqlite"
-    name: str
-    path: str
-    described: str | None = None
-    """How to name it to a person, and to an approval: ``claim data, path app.sqlite``; absent, it is the path."""
-
-
-def _relative(path: str) -> str:
-    if not path or path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise ValueError(f"the path {path!r} is not relative to the root, or has '..'")
-    return path
-
-
-RelativePath = Annotated[str, AfterValidator(_relative)]
-
-
-class FilesSource(Strict):
-    """Folders and files beneath ``root``."""
-
-    kind: Literal["files"] = "files"
-    name: str
-    root: str
-    described: str | None = None
-    """How to name it to a person, and to an approval: ``claim data``; absent, it is the root."""
-    paths: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = (".",)
-    """Relative to ``root``, without ``..``."""
-    exclude: tuple[str, ...] = ()
-    """Patterns of :mod:`fnmatch` on the path relative to ``root``, or on the last name where they hold no ``/``."""
-    one_file_system: bool = False
-
-
-Source = Annotated[PostgresqlSource | SqliteSource | FilesSource, Field(discriminator="kind")]
-
-
-# --- storage -------------------------------------------------------------------------------------------
-class _Storage(Strict):
-    name: str
-    trusted_keys: tuple[str, ...] | None = None
-    """Public ed25519 keys in base64: metadata that none of them has signed is not believed. Absent: it need not be signed."""
-
-
-class S3Storage(_Storage):
-    """A bucket of S3 or of a service that speaks it."""
-
-    kind: Literal["s3"] = "s3"
-    bucket: str
-    prefix: str = ""
-    """The storage's root in the bucket: empty, or ending in ``/``."""
-    region: str | None = None
-    endpoint: str | None = None
-    force_path_style: bool = False
-    ca_file: str | None = None
-    access_key_id: Credential | None = None
-    """Left out: the SDK's own chain, which knows profiles, IRSA and instance roles."""
-    secret_access_key: Credential | None = None
-    session_token: Credential | None = None
-    """May be named and not be there: not every key is a temporary one."""
-    single_writer: Literal[True] | None = None
-    """Accepted in so many words: the store knows no conditional writes, and nobody else writes there."""
-
-
-class AzureStorage(_Storage):
-    """A container of Azure Blob Storage. Without credentials: the pod's or machine's own identity."""
-
-    kind: Literal["azure"] = "azure"
-    container: str
-    prefix: str = ""
-    """The storage's root in the container: empty, or ending in ``/``."""
-    account_name: str | None = None
-    """Needed unless the connection string names it."""
-    endpoint: str | None = None
-    """The account's address, where it is not ``https://<account>.blob.core.windows.net``."""
-    ca_file: str | None = None
-    connection_string: Credential | None = None
-    account_key: Credential | None = None
-    """Where both are named, one of them must be there; the connection string wins."""
-
-
-class GcsStorage(_Storage):
-    """A bucket of Google Cloud Storage. Without credentials: the pod's or machine's own identity."""
-
-    kind: Literal["gcs"] = "gcs"
-    bucket: str
-    prefix: str = ""
-    """The storage's root in the bucket: empty, or ending in ``/``."""
-    project_id: str | None = Field(default=None, alias="projectID")
-    endpoint: str | None = None
-    """The service's address, where it is not Google's; ``http://`` without credentials is an emulator."""
-    ca_file: str | None = None
-    credentials: Credential | None = None
-    """The JSON of a service account's key."""
-
-
-class DirectoryStorage(_Storage):
-    """A folder: a mounted claim, or a disk."""
-
-    kind: Literal["directory"] = "directory"
-    root: str
-
-
-Storage = Annotated[S3Storage | AzureStorage | GcsStorage | DirectoryStorage, Field(discriminator="kind")]
-
-
-class Place(Strict):
-    """A folder of backups in a storage: ``prefix`` is ``<namespace>/<policy>/``, or empty standalone."""
-
-    storage: Storage
-    prefix: str = ""
 
 
 # --- the parts of requests -----------------------------------------------------------------------------

@@ -11,6 +11,9 @@ from avalanche_backup.catalog import Found
 from avalanche_backup.storage.opening import open_store
 from avalanche_contract import names, request
 from avalanche_contract.names import BackupType
+from avalanche_contract.source import Source
+from avalanche_contract.storage import Place as At
+from avalanche_contract.storage import Storage
 from avalanche_contract.wire import dump_request, request_sha256
 from tests.bench import tools
 from tests.bench.contenders import Contender, Place
@@ -23,15 +26,15 @@ Algorithm = Literal["Gzip", "Zstd"]
 class Ours:
     """One source and one store."""
 
-    def __init__(self, source: request.Source, kind: BackupType, storage: Callable[[Place], request.Storage],
+    def __init__(self, source: Source, kind: BackupType, storage: Callable[[Place], Storage],
                  environment: dict[str, str], scratch: Path) -> None:  # fmt: skip
         self._source, self._kind, self._storage = source, kind, storage
         self._environment, self._scratch = environment, scratch
 
-    def contender(self, place: Place, algorithm: Algorithm, target: Callable[[], request.Source], *,
+    def contender(self, place: Place, algorithm: Algorithm, target: Callable[[], Source], *,
                   name: str, read_back: bool = True) -> Contender:  # fmt: skip
         """Give the contender of one compression; ``read_back=False``: the same without the proof, to see what it costs."""
-        where = request.Place(storage=self._storage(place))
+        where = At(storage=self._storage(place))
 
         def backup() -> list[Pipe]:
             asked = request.BackupRequest(
@@ -45,7 +48,7 @@ class Ours:
 
         return Contender(name, place, backup, restore if read_back else None)
 
-    def _restore(self, where: request.Place, target: request.Source) -> request.Request:
+    def _restore(self, where: At, target: Source) -> request.Request:
         found = next(
             each
             for each in catalog.backups(open_store(where.storage), where.prefix)

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avalanche_contract import request
-from avalanche_contract.request import Credential
+from avalanche_contract.base import Credential
+from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.storage import DirectoryStorage, S3Storage, Storage
 from tests.bench import peers
 from tests.bench.contenders import GZIP, PIGZ, ZSTD, Contender, Place
 from tests.bench.measure import Pipe, Taken, first_read
@@ -124,7 +125,7 @@ def files(ground: Ground, *, bucket: bool = False) -> Scene:
     def compare() -> None:
         Pipe((("diff", "--recursive", "--brief", ground.files, target),)).run()
 
-    source = request.FilesSource(name="files", root=str(ground.files))
+    source = FilesSource(name="files", root=str(ground.files))
     ours = Ours(
         source, "files", _bucket(ground) if bucket else _folder, peers.S3_ENVIRONMENT, ground.work / "scratch"
     )
@@ -172,7 +173,7 @@ def database(ground: Ground) -> Scene:
         if server.psql(TARGET, counting) != wanted:
             raise AssertionError("the restored database differs")
 
-    source = request.PostgresqlSource(
+    source = PostgresqlSource(
         name="database", host="127.0.0.1", port=server.port, database=DATABASE, username="avalanche",
         password=Credential(described="DB_PASSWORD", environment="DB_PASSWORD"),
     )  # fmt: skip
@@ -212,7 +213,7 @@ def sqlite(ground: Ground) -> Scene:
         counted = "SELECT count(*), sum(length(bases)), min(bases), max(bases) FROM sequences"
         Pipe((("sqlite3", target, counted),)).run()
 
-    source = request.SqliteSource(name="database", path=str(ground.sqlite))
+    source = SqliteSource(name="database", path=str(ground.sqlite))
     ours = Ours(source, "database", _folder, {}, ground.work / "scratch")
     back = lambda: source.model_copy(update={"path": str(target)})  # noqa: E731
     return Scene(
@@ -231,7 +232,7 @@ def sqlite(ground: Ground) -> Scene:
 
 def start_seconds(ground: Ground, rounds: int) -> float:
     """Give the median seconds from the start of the process to the first file of the source that it opens to read."""
-    source = request.FilesSource(name="files", root=str(ground.files))
+    source = FilesSource(name="files", root=str(ground.files))
     place = ground.place("start")
     contender = Ours(source, "files", _folder, {}, ground.work / "scratch").contender(
         place, "Zstd", lambda: source, name="start"
@@ -258,12 +259,12 @@ def _mixed(mine: Sequence[Contender], others: Sequence[Contender]) -> list[Conte
     return [each[number] for number in range(longest) for each in (mine, others) if number < len(each)]
 
 
-def _folder(place: Place) -> request.Storage:
-    return request.DirectoryStorage(name="folder", root=str(place.folder))
+def _folder(place: Place) -> Storage:
+    return DirectoryStorage(name="folder", root=str(place.folder))
 
 
-def _bucket(ground: Ground) -> Callable[[Place], request.Storage]:
-    return lambda place: request.S3Storage(
+def _bucket(ground: Ground) -> Callable[[Place], Storage]:
+    return lambda place: S3Storage(
         name="bucket", bucket=BUCKET, prefix=place.prefix, endpoint=ground.seaweed.endpoint, force_path_style=True,
         access_key_id=Credential(described="AWS_ACCESS_KEY_ID", environment="AWS_ACCESS_KEY_ID"),
         secret_access_key=Credential(described="AWS_SECRET_ACCESS_KEY", environment="AWS_SECRET_ACCESS_KEY"),

@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from avalanche_contract.request import (
-    AzureStorage,
-    Credential,
-    DirectoryStorage,
-    GcsStorage,
-    PostgresqlSource,
-    S3Storage,
-    Storage,
-)
+from avalanche_contract.base import Credential
+from avalanche_contract.source import PostgresqlSource
+from avalanche_contract.storage import AzureStorage, DirectoryStorage, GcsStorage, S3Storage, Storage
 from tests.integration import servers
 from tests.integration.runs import Runner
 from tests.integration.servers import Azurite, FakeGcs, Postgres, Seaweed

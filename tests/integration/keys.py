@@ -6,7 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from avalanche_contract.request import Credential, Encryption
+from avalanche_contract.base import Credential
+from avalanche_contract.request import Encryption
 from tests.cluster.packages import ensure_packages
 
 

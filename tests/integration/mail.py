@@ -18,8 +18,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
+from avalanche_contract.base import Credential
 from avalanche_contract.notification import EmailChannel
-from avalanche_contract.request import Credential
 from tests.fakes.certificates import certificate
 
 USER, PASSWORD = "backup", "mail-canary pa$$:word"

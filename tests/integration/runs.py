@@ -13,26 +13,25 @@ from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.dispatch import run
+from avalanche_contract.base import Credential
 from avalanche_contract.names import BackupType
 from avalanche_contract.notification import Notifications, Told
 from avalanche_contract.request import (
     BackupReference,
     BackupRequest,
     CatalogRequest,
-    Credential,
     DeleteRequest,
     HoldRequest,
-    Place,
     RestoreRequest,
     RestoreTarget,
     Run,
-    Source,
-    Storage,
     UndoRequest,
     VerifyRequest,
     Writer,
 )
 from avalanche_contract.result import Checked, Decision, Drilled, Entry, Listed, Plan, Result, Unreadable
+from avalanche_contract.source import Source
+from avalanche_contract.storage import Place, Storage
 
 NONCE = "0123456789abcdef"
 NOBODY = Notifications()

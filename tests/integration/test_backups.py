@@ -27,7 +27,8 @@ from avalanche_backup.metadata import BackupMetadata, write_metadata
 from avalanche_backup.storage.base import Store
 from avalanche_backup.verbs import catalog as listing
 from avalanche_backup.verbs import destinations
-from avalanche_contract.request import Run, SqliteSource
+from avalanche_contract.request import Run
+from avalanche_contract.source import SqliteSource
 from tests.integration import runs
 from tests.integration.runs import PREFIX, Runner
 

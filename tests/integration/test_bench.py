@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from avalanche_contract.request import FilesSource
+from avalanche_contract.source import FilesSource
 from tests.bench import data, peers, report, scenes, tools
 from tests.bench.contenders import ZSTD, Place
 from tests.bench.measure import Pipe, RunFailed, first_read

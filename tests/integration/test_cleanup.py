@@ -23,16 +23,10 @@ from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import cleanup, destinations
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.exitcodes import PERMANENT
-from avalanche_contract.request import (
-    CleanupRequest,
-    DirectoryStorage,
-    Retention,
-    Run,
-    S3Storage,
-    SqliteSource,
-    Storage,
-)
+from avalanche_contract.request import CleanupRequest, Retention, Run
 from avalanche_contract.result import Mark, Result
+from avalanche_contract.source import SqliteSource
+from avalanche_contract.storage import DirectoryStorage, S3Storage, Storage
 from tests.fakes.mortal import Mortal, lives
 from tests.integration import runs
 from tests.integration.runs import NONCE, PREFIX, WRITER, Runner

@@ -16,7 +16,8 @@ from avalanche_backup.errors import BackupMissing, RemovalRefused, StorageInvali
 from avalanche_backup.holds import Hold
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import cleanup
-from avalanche_contract.request import DirectoryStorage, SqliteSource, Storage
+from avalanche_contract.source import SqliteSource
+from avalanche_contract.storage import DirectoryStorage, Storage
 from tests.fakes.mortal import Mortal, lives
 from tests.integration.runs import PREFIX, Runner
 from tests.integration.test_cleanup import DAYS, NEWEST, NOW, _clean, _scheduled

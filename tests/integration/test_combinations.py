@@ -20,8 +20,9 @@ from avalanche_backup import catalog
 from avalanche_backup.catalog import Found
 from avalanche_backup.metadata import ArtifactMetadata
 from avalanche_contract.names import BackupType
-from avalanche_contract.request import Compression, FilesSource, Source, SqliteSource
+from avalanche_contract.request import Compression
 from avalanche_contract.result import Result
+from avalanche_contract.source import FilesSource, Source, SqliteSource
 from tests.cluster.packages import ensure_packages
 from tests.integration import servers
 from tests.integration.combinations import COMBINATIONS, Combination

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 
 from avalanche_backup.cli.main import main
-from avalanche_contract.request import S3Storage
+from avalanche_contract.storage import S3Storage
 from tests.integration import servers
 from tests.integration.servers import Seaweed
 from tests.integration.test_command_line import PROGRAM, Project

@@ -29,16 +29,10 @@ from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import destinations
 from avalanche_backup.verbs.dispatch import run
-from avalanche_contract.request import (
-    CopyRequest,
-    DirectoryStorage,
-    Place,
-    Run,
-    S3Storage,
-    SqliteSource,
-    Storage,
-)
+from avalanche_contract.request import CopyRequest, Run
 from avalanche_contract.result import Result
+from avalanche_contract.source import SqliteSource
+from avalanche_contract.storage import DirectoryStorage, Place, S3Storage, Storage
 from tests.fakes.stores import StandsStill, Trouble, Troubled, dies_at
 from tests.integration.runs import NONCE, PREFIX, Runner
 

@@ -20,16 +20,10 @@ import pytest
 from avalanche_backup import layout
 from avalanche_backup.errors import BackupMissing, DrillFailed, VerificationFailed
 from avalanche_backup.verbs.dispatch import run
-from avalanche_contract.request import (
-    DirectoryStorage,
-    DrillRequest,
-    FilesSource,
-    Newest,
-    PostgresqlSource,
-    Query,
-    SqliteSource,
-)
+from avalanche_contract.request import DrillRequest, Newest, Query
 from avalanche_contract.result import Drilled, Result
+from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.storage import DirectoryStorage
 from tests.integration import releases, servers
 from tests.integration.conftest import source_of
 from tests.integration.runs import NONCE, PREFIX, WRITER, Runner

@@ -26,16 +26,11 @@ from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.storage.base import Store
 from avalanche_backup.verbs import restore, verify
 from avalanche_backup.verbs.dispatch import run
-from avalanche_contract.request import (
-    Credential,
-    Encryption,
-    FilesSource,
-    PostgresqlSource,
-    ProbeRequest,
-    SqliteSource,
-    Storage,
-)
+from avalanche_contract.base import Credential
+from avalanche_contract.request import Encryption, ProbeRequest
 from avalanche_contract.result import Result
+from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.storage import Storage
 from tests.integration.conftest import FINGERPRINT
 from tests.integration.keys import KeyPair, encrypted_for, key_pair
 from tests.integration.runs import NONCE, PREFIX, Reported, Runner

@@ -22,7 +22,8 @@ from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetad
 from avalanche_backup.storage.directory import DirectoryStore
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.dispatch import run
-from avalanche_contract.request import CatalogRequest, CleanupRequest, DirectoryStorage, Place, Retention
+from avalanche_contract.request import CatalogRequest, CleanupRequest, Retention
+from avalanche_contract.storage import DirectoryStorage, Place
 from tests.integration.runs import NONCE, Reported
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)

@@ -12,17 +12,10 @@ import pytest
 
 from avalanche_contract import names
 from avalanche_contract.log import read_log
-from avalanche_contract.request import (
-    BackupRequest,
-    DirectoryStorage,
-    FilesSource,
-    Place,
-    Request,
-    Rotation,
-    Run,
-    VerifyRequest,
-)
+from avalanche_contract.request import BackupRequest, Request, Rotation, Run, VerifyRequest
 from avalanche_contract.result import Result, parse_result
+from avalanche_contract.source import FilesSource
+from avalanche_contract.storage import DirectoryStorage, Place
 from avalanche_contract.wire import dump_request, request_sha256
 
 NONCE = "0123456789abcdef"

@@ -19,16 +19,12 @@ from avalanche_backup.errors import Failure, NotificationFailed, VerificationFai
 from avalanche_backup.notifications import email
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract import names
+from avalanche_contract.base import Credential
 from avalanche_contract.notification import Channel, Notifications, UrlsChannel
-from avalanche_contract.request import (
-    BackupRequest,
-    Credential,
-    DirectoryStorage,
-    FilesSource,
-    NotifyRequest,
-    Request,
-)
+from avalanche_contract.request import BackupRequest, NotifyRequest, Request
 from avalanche_contract.result import Result, parse_result
+from avalanche_contract.source import FilesSource
+from avalanche_contract.storage import DirectoryStorage
 from avalanche_contract.wire import dump_request
 from tests.integration import mail
 from tests.integration.mail import ENV_PASSWORD, PASSWORD, Mail

@@ -10,7 +10,8 @@ import pytest
 from avalanche_backup import catalog, layout
 from avalanche_backup.errors import StorageInvalid
 from avalanche_backup.storage.directory import DirectoryStore
-from avalanche_contract.request import DirectoryStorage, Writer
+from avalanche_contract.request import Writer
+from avalanche_contract.storage import DirectoryStorage
 
 PREFIX = "edna/nightly/"
 

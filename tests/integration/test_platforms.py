@@ -11,7 +11,7 @@ import pytest
 from avalanche_backup import platforms
 from avalanche_backup.errors import SourceInvalid
 from avalanche_backup.sources.opening import open_source
-from avalanche_contract.request import FilesSource
+from avalanche_contract.source import FilesSource
 
 WINDOWS = textwrap.dedent("""
     import importlib, os, pkgutil, signal, sys

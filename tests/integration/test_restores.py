@@ -17,8 +17,8 @@ from avalanche_backup.sources.sqlite import SqliteDatabase
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import restore
-from avalanche_contract.request import SqliteSource
 from avalanche_contract.result import Result
+from avalanche_contract.source import SqliteSource
 from tests.integration.runs import PREFIX, Runner
 
 

@@ -18,17 +18,10 @@ from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import destinations
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.notification import Notifications
-from avalanche_contract.request import (
-    CleanupRequest,
-    DirectoryStorage,
-    FilesSource,
-    Retention,
-    Rotation,
-    S3Storage,
-    Storage,
-    VerifyRequest,
-)
+from avalanche_contract.request import CleanupRequest, Retention, Rotation, VerifyRequest
 from avalanche_contract.result import Result
+from avalanche_contract.source import FilesSource
+from avalanche_contract.storage import DirectoryStorage, S3Storage, Storage
 from tests.fakes.stores import Troubled
 from tests.integration import mail
 from tests.integration.mail import ENV_PASSWORD, PASSWORD, Mail

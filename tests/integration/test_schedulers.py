@@ -15,8 +15,9 @@ import pytest
 import yaml
 from cronsim import CronSim
 
-from avalanche_backup.cli.configuration import Configuration, parse
+from avalanche_backup.cli.configuration import Configuration
 from avalanche_backup.cli.main import cli
+from avalanche_backup.cli.parsing import parse
 from avalanche_backup.cli.schedule import Command
 from tests.cluster.packages import ensure_packages
 from tests.integration.test_command_line import PROGRAM, Project

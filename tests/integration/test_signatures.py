@@ -19,15 +19,11 @@ from avalanche_backup import catalog
 from avalanche_backup.catalog import Damaged
 from avalanche_backup.errors import BackupMissing, CredentialsMissing, UsageInvalid, VerificationFailed
 from avalanche_backup.verbs.dispatch import run
-from avalanche_contract.request import (
-    CleanupRequest,
-    Credential,
-    DirectoryStorage,
-    Retention,
-    Run,
-    SqliteSource,
-)
+from avalanche_contract.base import Credential
+from avalanche_contract.request import CleanupRequest, Retention, Run
 from avalanche_contract.result import Result
+from avalanche_contract.source import SqliteSource
+from avalanche_contract.storage import DirectoryStorage
 from tests.integration.runs import NONCE, PREFIX, WRITER, Runner
 
 NOW = datetime(2026, 3, 31, 2, tzinfo=UTC)

@@ -19,19 +19,10 @@ from avalanche_backup.errors import SourceInvalid
 from avalanche_backup.job import exit_code
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.exitcodes import PERMANENT, ExitCode
-from avalanche_contract.request import (
-    Anomaly,
-    CleanupRequest,
-    DirectoryStorage,
-    FilesSource,
-    PostgresqlSource,
-    ProbeRequest,
-    Retention,
-    Run,
-    SqliteSource,
-    Storage,
-)
+from avalanche_contract.request import Anomaly, CleanupRequest, ProbeRequest, Retention, Run
 from avalanche_contract.result import Result
+from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.storage import DirectoryStorage, Storage
 from tests.integration.conftest import FINGERPRINT
 from tests.integration.runs import NONCE, PREFIX, WRITER, Runner
 from tests.integration.servers import Postgres

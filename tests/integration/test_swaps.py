@@ -11,7 +11,7 @@ import pytest
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid
 from avalanche_backup.sources.tree import MARKER
-from avalanche_contract.request import FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
 from tests.integration.conftest import FINGERPRINT
 from tests.integration.runs import Runner
 from tests.integration.servers import PASSWORD, Postgres, Session

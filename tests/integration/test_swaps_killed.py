@@ -21,8 +21,9 @@ import pytest
 from avalanche_backup.errors import RestoreRefused, SourceInvalid
 from avalanche_backup.sources.files import FileTree
 from avalanche_backup.sources.tree import MARKER
-from avalanche_contract.request import Credential, FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.base import Credential
 from avalanche_contract.result import Result
+from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
 from tests.fakes.killed import run_killed
 from tests.integration.conftest import source_of
 from tests.integration.runs import Runner

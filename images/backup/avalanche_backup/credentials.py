@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from avalanche_backup.errors import CredentialsMissing
-from avalanche_contract.request import Credential
+from avalanche_contract.base import Credential
 
 _GIVEN: dict[str, str] = {}
 """What the configuration says itself, by the variable that would win over it: never put into the environment, which children see."""

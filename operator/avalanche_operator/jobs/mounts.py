@@ -9,21 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from avalanche_contract.base import Credential
 from avalanche_contract.names import secret_file, source_mount, storage_mount
-from avalanche_contract.request import (
-    AzureStorage,
-    Credential,
-    DirectoryStorage,
-    Encryption,
-    FilesSource,
-    GcsStorage,
-    Place,
-    PostgresqlSource,
-    S3Storage,
-    Source,
-    SqliteSource,
-    Storage,
-)
+from avalanche_contract.request import Encryption
+from avalanche_contract.source import FilesSource, PostgresqlSource, Source, SqliteSource
+from avalanche_contract.storage import AzureStorage, DirectoryStorage, GcsStorage, Place, S3Storage, Storage
 from avalanche_operator.api.common import (
     IdentityReference,
     KeyReference,

@@ -11,10 +11,10 @@ from avalanche_contract.request import (
     CleanupRequest,
     DeleteRequest,
     HoldRequest,
-    Place,
     Retention,
     Writer,
 )
+from avalanche_contract.storage import Place
 from avalanche_operator.api.backup import BackupSpec, BackupStatus, Said
 from avalanche_operator.api.pod import PodTemplate
 from avalanche_operator.api.retention import PolicyRetention

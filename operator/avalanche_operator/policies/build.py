@@ -12,12 +12,12 @@ from avalanche_contract.request import (
     BackupRequest,
     Compression,
     Encryption,
-    Place,
     ProbeRequest,
     Run,
-    Source,
     Writer,
 )
+from avalanche_contract.source import Source
+from avalanche_contract.storage import Place
 from avalanche_operator.api.policy import BackupPolicySpec, Identity
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import (

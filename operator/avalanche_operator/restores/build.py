@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from avalanche_contract import names
-from avalanche_contract.request import BackupReference, Place, RestoreTarget, UndoRequest
+from avalanche_contract.request import BackupReference, RestoreTarget, UndoRequest
 from avalanche_contract.request import RestoreRequest as Request
+from avalanche_contract.storage import Place
 from avalanche_operator.api.common import IdentityReference
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from avalanche_contract import names
-from avalanche_contract.request import Place, Rotation, VerifyRequest
+from avalanche_contract.request import Rotation, VerifyRequest
+from avalanche_contract.storage import Place
 from avalanche_operator.jobs.build import JobPlan, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, storage_part, trusting
 from avalanche_operator.notifications.build import notifications_part

@@ -18,7 +18,7 @@ from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.pipeline.upload import Encoding, Stored, Upload
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.directory import PARTIAL, DirectoryStore
-from avalanche_contract.request import DirectoryStorage
+from avalanche_contract.storage import DirectoryStorage
 from tests.fakes.stores import StandsStill, Trouble, Troubled, dies_at
 
 DATA = os.urandom(64 * 1024) * 100

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalanche_backup.cli.configuration import Configuration, parse
+from avalanche_backup.cli.configuration import Configuration
+from avalanche_backup.cli.parsing import parse
 from avalanche_backup.cli.schedule import WEEKDAYS, Run, keep_running, next_time
 
 ZONES = st.sampled_from(

@@ -19,11 +19,12 @@ import pytest
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid
 from avalanche_backup.sources.archive import CHUNK
-from avalanche_backup.sources.base import Dump
+from avalanche_backup.sources.base import Dump, Incoming
 from avalanche_backup.sources.extract import Stream, extract
 from avalanche_backup.sources.files import FileTree
 from avalanche_backup.sources.tree import MARKER
-from avalanche_contract.request import DirectoryStorage, FilesSource, Storage
+from avalanche_contract.source import FilesSource
+from avalanche_contract.storage import DirectoryStorage, Storage
 from tests.integration.runs import PREFIX, Runner
 
 Tree = dict[bytes, tuple[Any, ...]]
@@ -417,7 +418,7 @@ def _extract(target: Path, archive: bytes) -> None:
     def chunks() -> Iterator[bytes]:
         yield archive
 
-    FileTree(source(target)).restore(chunks(), artifact={}, paths=(), scratch=target, progress=lambda _: None)
+    FileTree(source(target)).restore(Incoming(chunks(), {}, target, lambda _: None))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avalanche_backup.errors import Failure, RestoreFailed
+from avalanche_backup.sources.base import Incoming
 from avalanche_backup.sources.entries import CHUNK, HEADER_MAX_BYTES
 from avalanche_backup.sources.files import FileTree
 from avalanche_backup.sources.postgresql.directory import unpack
 from avalanche_backup.sources.tree import MARKER
-from avalanche_contract.request import FilesSource
+from avalanche_contract.source import FilesSource
 
 BLOCK = tarfile.BLOCKSIZE
 FOLDER, LINK, HARD, FILE = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.REGTYPE
@@ -257,8 +258,7 @@ def _refused(target: Path, archive: bytes) -> RestoreFailed:
 
 def _restore(target: Path, archive: bytes) -> None:
     tree = FileTree(FilesSource(name="files", root=str(target)))
-    ignore: Callable[[int], None] = lambda _: None  # noqa: E731
-    tree.restore(_chunks(archive), artifact={}, paths=(), scratch=target, progress=ignore)
+    tree.restore(Incoming(_chunks(archive), {}, target, lambda _: None))
 
 
 def _chunks(archive: bytes) -> Iterator[bytes]:

@@ -22,8 +22,12 @@ from avalanche_backup.errors import (
     SourceUnavailable,
     VerificationFailed,
 )
+from avalanche_backup.sources.base import Incoming
 from avalanche_backup.sources.postgresql.clients import ENV_CLIENTS
-from avalanche_contract.request import Compression, Credential, PostgresqlSource, Storage
+from avalanche_contract.base import Credential
+from avalanche_contract.request import Compression
+from avalanche_contract.source import PostgresqlSource
+from avalanche_contract.storage import Storage
 from tests.integration.conftest import FINGERPRINT, source_of
 from tests.integration.runs import PREFIX, Runner
 from tests.integration.servers import PASSWORD, Postgres
@@ -276,14 +280,14 @@ def test_a_meta_command_in_a_dump_is_not_run(
     )
     with pytest.raises(RestoreFailed):
         PostgresqlDatabase(database, scratch).restore(
-            iter([hostile]), artifact={"format": "Plain"}, paths=(), scratch=scratch, progress=lambda _: None
+            Incoming(iter([hostile]), {"format": "Plain"}, scratch, lambda _: None)
         )
     assert not (tmp_path / "owned").exists()
     assert postgres.psql(database.database, "SELECT count(*) FROM samples") == "5000"
 
 
 def _backed_up(tmp_path: Path, database: PostgresqlSource) -> tuple[Runner, Path]:
-    from avalanche_contract.request import DirectoryStorage
+    from avalanche_contract.storage import DirectoryStorage
 
     root = tmp_path / "volume"
     root.mkdir()

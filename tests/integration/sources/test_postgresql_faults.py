@@ -23,7 +23,7 @@ from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, Sour
 from avalanche_backup.sources.postgresql import dump
 from avalanche_backup.sources.postgresql.questions import ABILITIES
 from avalanche_backup.sources.postgresql.scope import MARKER
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 from tests.integration.conftest import FINGERPRINT, source_of
 from tests.integration.runs import PREFIX, Runner
 from tests.integration.servers import PASSWORD, Postgres, Session

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from avalanche_backup.errors import SourceInvalid, SourceUnavailable
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 from tests.fakes.certificates import certificate
 from tests.fakes.tcpproxy import TcpProxy, tcp_proxy
 from tests.integration import servers

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid
+from avalanche_backup.sources.base import Incoming
 from avalanche_backup.sources.postgresql import PostgresqlDatabase
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 from tests.integration import servers
 from tests.integration.conftest import source_of
 from tests.integration.runs import Runner
@@ -316,9 +317,10 @@ def _restore_at_once(runner: Runner, source: PostgresqlSource, recreate: dict[st
     """Restore without a plan before, as where something came in between."""
     runner.scratch.mkdir(exist_ok=True)
     PostgresqlDatabase(source, runner.scratch).restore(
-        iter([b"SELECT 1;\n"]), artifact={"format": "Plain", "recreate": recreate}, paths=(), scratch=runner.scratch,
-        progress=lambda _: None,
-    )  # fmt: skip
+        Incoming(
+            iter([b"SELECT 1;\n"]), {"format": "Plain", "recreate": recreate}, runner.scratch, lambda _: None
+        )
+    )
 
 
 def _tables(postgres: Postgres, source: PostgresqlSource, *options: str) -> list[str]:

@@ -11,8 +11,9 @@ import pytest
 
 from avalanche_backup.errors import RestoreRefused
 from avalanche_backup.sources.postgresql.clients import ENV_CLIENTS
-from avalanche_contract.request import DirectoryStorage, PostgresqlSource
 from avalanche_contract.result import Result
+from avalanche_contract.source import PostgresqlSource
+from avalanche_contract.storage import DirectoryStorage
 from tests.integration import releases, servers
 from tests.integration.conftest import EDNA, FINGERPRINT, source_of
 from tests.integration.runs import Runner

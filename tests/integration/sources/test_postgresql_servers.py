@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid
+from avalanche_backup.sources.base import Incoming
 from avalanche_backup.sources.postgresql import PostgresqlDatabase
 from avalanche_backup.sources.postgresql.clients import ENV_CLIENTS
 from avalanche_contract.exitcodes import ExitCode
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 from tests.integration import servers
 from tests.integration.conftest import FINGERPRINT, source_of
 from tests.integration.runs import PREFIX, Runner
@@ -270,8 +271,8 @@ def test_a_server_that_goes_away_during_a_restore_is_told_as_far_as_it_is_known(
     target = PostgresqlDatabase(new(), tmp_path)
     with pytest.raises(RestoreFailed, match=known) as failed:
         target.restore(
-            iter([(_DIES + ending).encode()]), artifact={"format": "Plain"}, paths=(), scratch=tmp_path, progress=lambda _: None
-        )  # fmt: skip
+            Incoming(iter([(_DIES + ending).encode()]), {"format": "Plain"}, tmp_path, lambda _: None)
+        )
     assert failed.value.reason == reason
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from avalanche_backup.errors import RestoreRefused, SourceUnavailable
-from avalanche_contract.request import DirectoryStorage
+from avalanche_contract.storage import DirectoryStorage
 from tests.integration import servers
 from tests.integration.conftest import EDNA, FINGERPRINT, source_of
 from tests.integration.runs import Reported, Runner

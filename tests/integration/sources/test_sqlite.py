@@ -14,7 +14,7 @@ import pytest
 
 from avalanche_backup.errors import RestoreRefused, SourceInvalid, SourceUnavailable, VerificationFailed
 from avalanche_backup.sources import sqlite
-from avalanche_contract.request import SqliteSource
+from avalanche_contract.source import SqliteSource
 from tests.integration.runs import PREFIX, Runner
 
 WRITER = """

@@ -19,7 +19,8 @@ from avalanche_backup.errors import (
 )
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
-from avalanche_contract.request import AzureStorage, Credential, DirectoryStorage, GcsStorage, Storage
+from avalanche_contract.base import Credential
+from avalanche_contract.storage import AzureStorage, DirectoryStorage, GcsStorage, Storage
 from tests.integration.conftest import STORAGES
 from tests.integration.servers import Azurite
 

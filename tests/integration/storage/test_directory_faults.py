@@ -13,7 +13,7 @@ import pytest
 from avalanche_backup.errors import Failure, ObjectExists, StorageInvalid, StorageUnavailable
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
-from avalanche_contract.request import DirectoryStorage
+from avalanche_contract.storage import DirectoryStorage
 
 CALLS = "avalanche_backup.storage.directory.os."
 

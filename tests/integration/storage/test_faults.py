@@ -17,7 +17,7 @@ from avalanche_backup.pipeline.upload import Encoding, Upload
 from avalanche_backup.storage import answers, gcs
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
-from avalanche_contract.request import AzureStorage, S3Storage, Storage
+from avalanche_contract.storage import AzureStorage, S3Storage, Storage
 from tests.fakes.certificates import certificate
 from tests.fakes.faultproxy import Answer, Fault, FaultProxy, fault_proxy
 from tests.integration.conftest import STORAGES

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from avalanche_contract.request import CatalogRequest, Storage
+from avalanche_contract.request import CatalogRequest
+from avalanche_contract.storage import Storage
 from avalanche_contract.wire import dump_request
 from tests.integration.conftest import STORAGES
 

@@ -17,8 +17,10 @@ from avalanche_backup.errors import ObjectExists, StorageInvalid
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.dispatch import run
-from avalanche_contract.request import ProbeRequest, S3Storage, SqliteSource
+from avalanche_contract.request import ProbeRequest
 from avalanche_contract.result import ProbeResult
+from avalanche_contract.source import SqliteSource
+from avalanche_contract.storage import S3Storage
 from tests.fakes.faultproxy import Fault, Request, fault_proxy
 from tests.integration.runs import NONCE, Runner
 from tests.integration.servers import ACCESS_KEY, SECRET_KEY

@@ -9,18 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalanche_backup.cli.configuration import Configuration, parse
+from avalanche_backup.cli.configuration import Configuration
 from avalanche_backup.cli.environment import load_dotenv
+from avalanche_backup.cli.parsing import parse
 from avalanche_backup.errors import Failure, UsageInvalid
-from avalanche_contract.request import (
-    AzureStorage,
-    DirectoryStorage,
-    FilesSource,
-    GcsStorage,
-    PostgresqlSource,
-    S3Storage,
-    SqliteSource,
-)
+from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.storage import AzureStorage, DirectoryStorage, GcsStorage, S3Storage
 
 SINGLE_LINE = st.characters(exclude_characters="\r\n'\x85\u2028\u2029\x0b\x0c\x1c\x1d\x1e", codec="utf-8")
 DATABASE = {"DB_NAME": "edna", "DB_USER": "avalanche"}

@@ -11,7 +11,7 @@ from avalanche_backup.errors import SourceInvalid
 from avalanche_backup.sources import files
 from avalanche_backup.sources.files import FileTree
 from avalanche_backup.sources.tree import Found, Selection, walk
-from avalanche_contract.request import FilesSource
+from avalanche_contract.source import FilesSource
 
 
 def _tree(root: Path, *paths: str) -> FileTree:

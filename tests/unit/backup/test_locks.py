@@ -23,7 +23,7 @@ from avalanche_backup.locks import (
 )
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.directory import DirectoryStore
-from avalanche_contract.request import DirectoryStorage
+from avalanche_contract.storage import DirectoryStorage
 
 MOMENT = datetime(2026, 3, 1, 2, tzinfo=UTC)
 LATER = MOMENT + 2 * LIFE

@@ -14,7 +14,8 @@ from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.storage.base import Store
 from avalanche_backup.verbs.examined import Examined, Seen
 from avalanche_backup.verbs.rotation import Candidate, Order
-from avalanche_contract.request import DirectoryStorage, Place, Rotation
+from avalanche_contract.request import Rotation
+from avalanche_contract.storage import DirectoryStorage, Place
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 PLACE = Place(storage=DirectoryStorage(name="disk", root="/disk"))

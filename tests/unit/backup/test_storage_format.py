@@ -27,7 +27,7 @@ from avalanche_backup.metadata import (
 )
 from avalanche_backup.storage.directory import DirectoryStore
 from avalanche_contract.names import BACKUP_TYPES, backup_id
-from avalanche_contract.request import DirectoryStorage
+from avalanche_contract.storage import DirectoryStorage
 
 FIRST = Path(__file__).parent / "golden" / "metadata-1.0.json"
 SECOND = Path(__file__).parent / "golden" / "metadata-1.1.json"

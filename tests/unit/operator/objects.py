@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from avalanche_contract.request import CatalogRequest, DirectoryStorage
+from avalanche_contract.request import CatalogRequest
+from avalanche_contract.storage import DirectoryStorage
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from avalanche_contract.request import AzureStorage, GcsStorage, S3Storage
+from avalanche_contract.storage import AzureStorage, GcsStorage, S3Storage
 from avalanche_operator.api.generate import crd
 from avalanche_operator.api.kinds import STORAGE
 from avalanche_operator.api.storage import BackupStorageSpec

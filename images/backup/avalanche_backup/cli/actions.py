@@ -33,9 +33,7 @@ from avalanche_contract.request import (
     BackupRequest,
     CleanupRequest,
     DeleteRequest,
-    DirectoryStorage,
     HoldRequest,
-    Place,
     ProbeRequest,
     Request,
     RestoreRequest,
@@ -45,6 +43,7 @@ from avalanche_contract.request import (
     VerifyRequest,
 )
 from avalanche_contract.result import Copy, Decision, Plan, Result
+from avalanche_contract.storage import DirectoryStorage, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

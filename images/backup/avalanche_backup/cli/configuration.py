@@ -1,69 +1,34 @@
-"""``config/backup.yaml`` and the environment, parsed once into frozen values.
-
-An unknown key is an error that names the nearest known one: a typing error must never mean a backup that is not made.
-"""
+"""``config/backup.yaml`` and the environment, parsed once: the sources, places and people that a run is about."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
-
 from avalanche_backup.cli import schedule
+from avalanche_backup.cli.parsing import load, parse, refuse_misspelt
 from avalanche_backup.cli.sections import (
-    SECRET,
-    AnomalySection,
-    CloudSection,
-    DatabaseSection,
+    BackupSection,
+    CompressionSection,
     DrillSection,
     FilesSection,
-    LogsSection,
-    NotificationsSection,
     RetentionSection,
-    SchedulerSection,
-    Section,
     channels_of,
 )
 from avalanche_backup.errors import CredentialsMissing, UsageInvalid
+from avalanche_contract.base import Credential
 from avalanche_contract.names import BackupType
 from avalanche_contract.notification import Notifications
-from avalanche_contract.request import (
-    Anomaly,
-    AzureStorage,
-    Compression,
-    Credential,
-    DirectoryStorage,
-    Encryption,
-    FilesSource,
-    GcsStorage,
-    Place,
-    PostgresqlSource,
-    S3Storage,
-    Source,
-    SqliteSource,
-    Storage,
-)
+from avalanche_contract.request import Anomaly, Compression, Encryption
+from avalanche_contract.source import FilesSource, PostgresqlSource, Source, SqliteSource
+from avalanche_contract.storage import AzureStorage, DirectoryStorage, GcsStorage, Place, S3Storage, Storage
 
-DEFAULT_FILE = Path("config/backup.yaml")
 DATABASE, FILES = "database", "files"
 _ALGORITHMS = {"gzip": "Gzip", "zstd": "Zstd", "none": "None"}
-VARIABLES = (
-    "DB_TYPE",
-    "DB_HOST",
-    "DB_PORT",
-    "DB_NAME",
-    "DB_USER",
-    "DB_PASSWORD",
-    "DB_PATH",
-    "BACKUP_CLOUD_ENABLED",
-)
 _LEVELS = {"gzip": 9, "zstd": 19, "none": 0}
 _FORMATS: dict[str, Literal["Plain", "Custom", "Directory"]] = {
     "plain": "Plain",
@@ -71,62 +36,6 @@ _FORMATS: dict[str, Literal["Plain", "Custom", "Directory"]] = {
     "directory": "Directory",
 }
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-class CompressionSection(Section):
-    """How artifacts are compressed."""
-
-    algorithm: Literal["gzip", "zstd", "none"] = "gzip"
-    level: Annotated[int, Field(ge=1, le=19)] | None = None
-
-
-class EncryptionSection(Section):
-    """Whom backups are encrypted for, and what opens them again; public keys here, private ones in a file."""
-
-    recipients: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    identity_file: str | None = None
-
-
-PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
-
-
-class SigningSection(Section):
-    """What signs backups, a private key in a file, and whose signatures are believed, public keys here."""
-
-    key_file: str | None = None
-    trusted_keys: Annotated[tuple[PublicKey, ...], BeforeValidator(_listed)] = ()
-
-
-def _compression(value: Any) -> Any:
-    if value is True:
-        return {}
-    return {"algorithm": "none"} if value is False else value
-
-
-class BackupSection(Section):
-    """Everything beneath ``backup:``."""
-
-    root_dir: str = "data/backups"
-    files: FilesSection = FilesSection()
-    database: DatabaseSection = DatabaseSection()
-    retention: RetentionSection = RetentionSection()
-    compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
-    encryption: EncryptionSection = EncryptionSection()
-    anomaly: AnomalySection = AnomalySection()
-    signing: SigningSection = SigningSection()
-    cloud: CloudSection = CloudSection()
-    drill: DrillSection = DrillSection()
-    notifications: NotificationsSection = NotificationsSection()
-    logs: LogsSection = LogsSection()
-    scheduler: SchedulerSection = SchedulerSection()
-
-
-class _Document(Section):
-    backup: BackupSection = BackupSection()
 
 
 class Configuration:
@@ -343,62 +252,5 @@ def read_configuration(path: Path | None, environment: Mapping[str, str]) -> Con
 
     :raises UsageInvalid: the file is missing or wrong; the message names the key and the remedy.
     """
-    _refuse_misspelt(environment)
-    return Configuration(parse(_load(path)), environment)
-
-
-def _refuse_misspelt(environment: Mapping[str, str]) -> None:
-    """Refuse a variable that is nearly one of ours: left out in silence, it would mean another database."""
-    for name in environment:
-        near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.85)
-        if near and near[0] != name and name.startswith(("DB_", "BACKUP_")):
-            raise UsageInvalid(f"environment variable {name} is not known; did you mean {near[0]}?")
-
-
-def parse(document: Any) -> BackupSection:
-    """Parse what the YAML file holds.
-
-    :raises UsageInvalid: a key is unknown, or a value does not fit.
-    """
-    if document is None:
-        document = {}
-    if not isinstance(document, dict):
-        raise UsageInvalid("the configuration is no mapping: it begins with 'backup:'")
-    _refuse_unknown(document, _Document, "")
-    try:
-        return _Document.model_validate(document).backup
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        shown = "" if SECRET.intersection(map(str, first["loc"])) else f", not {first['input']!r}"
-        raise UsageInvalid(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}") from None
-
-
-def _load(path: Path | None) -> Any:
-    chosen = path or DEFAULT_FILE
-    try:
-        return yaml.safe_load(chosen.read_text())
-    except FileNotFoundError:
-        if path is None:
-            return {}
-        raise UsageInvalid(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError):
-        raise UsageInvalid(f"{chosen} cannot be read") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UsageInvalid(
-            f"{chosen}{where}: not YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}"
-        ) from None
-
-
-def _refuse_unknown(document: Mapping[str, Any], model: type[BaseModel], path: str) -> None:
-    for key, value in document.items():
-        field = model.model_fields.get(str(key))
-        if field is None:
-            near = difflib.get_close_matches(str(key), model.model_fields, n=1, cutoff=0)
-            hint = f"; did you mean {path}{near[0]}?" if near else ""
-            raise UsageInvalid(f"unknown key {path}{key}{hint}")
-        inner = field.annotation
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
-            _refuse_unknown(value, inner, f"{path}{key}.")
+    refuse_misspelt(environment)
+    return Configuration(parse(load(path)), environment)

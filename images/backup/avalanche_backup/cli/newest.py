@@ -8,7 +8,7 @@ from datetime import datetime
 from avalanche_backup.cli.configuration import Configuration
 from avalanche_backup.errors import BackupMissing, Failure
 from avalanche_contract.names import BackupType
-from avalanche_contract.request import Place
+from avalanche_contract.storage import Place
 
 TYPES: dict[BackupType, tuple[BackupType, ...]] = {
     "database": ("database", "full"),

@@ -11,7 +11,8 @@ from avalanche_backup.cli.configuration import Configuration
 from avalanche_backup.errors import BackupMissing, Failure
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
-from avalanche_contract.request import CopyRequest, Place
+from avalanche_contract.request import CopyRequest
+from avalanche_contract.storage import Place
 
 Action = Literal["Upload", "Download"]
 

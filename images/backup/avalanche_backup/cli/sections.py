@@ -1,4 +1,4 @@
-"""Sections of ``config/backup.yaml`` about sources, buckets, who is told, what is logged and when runs are due."""
+"""The sections of ``config/backup.yaml``, as frozen values: what each key may be, and what it is where it is left out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from avalanche_backup.cli import schedule
 from avalanche_backup.credentials import give
 from avalanche_backup.errors import UsageInvalid
+from avalanche_contract.base import Credential
 from avalanche_contract.expectation import check_expectation
 from avalanche_contract.notification import Channel, EmailChannel, Notifications, UrlsChannel
-from avalanche_contract.request import Credential, RelativePath, Retention
+from avalanche_contract.request import Retention
+from avalanche_contract.source import RelativePath
 
 PASSWORD, URLS = "SMTP_PASSWORD", "NOTIFICATION_URLS"
 SECRET = frozenset(("smtp_password", "urls"))
@@ -30,6 +32,10 @@ Address = Annotated[str, Field(max_length=320, pattern=r"^[^\s@<>,;:\"]+@[^\s@<>
 def _as_text(value: Any) -> Any:
     """Take a bare number of YAML for its text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 class Section(BaseModel):
@@ -217,6 +223,60 @@ class SchedulerSection(Section):
             raise UsageInvalid(
                 f"backup.scheduler.time_zone {self.time_zone!r} is not known: write one such as Europe/Berlin"
             ) from None
+
+
+class CompressionSection(Section):
+    """How artifacts are compressed."""
+
+    algorithm: Literal["gzip", "zstd", "none"] = "gzip"
+    level: Annotated[int, Field(ge=1, le=19)] | None = None
+
+
+class EncryptionSection(Section):
+    """Whom backups are encrypted for, and what opens them again; public keys here, private ones in a file."""
+
+    recipients: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    identity_file: str | None = None
+
+
+PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+
+
+class SigningSection(Section):
+    """What signs backups, a private key in a file, and whose signatures are believed, public keys here."""
+
+    key_file: str | None = None
+    trusted_keys: Annotated[tuple[PublicKey, ...], BeforeValidator(_listed)] = ()
+
+
+def _compression(value: Any) -> Any:
+    if value is True:
+        return {}
+    return {"algorithm": "none"} if value is False else value
+
+
+class BackupSection(Section):
+    """Everything beneath ``backup:``."""
+
+    root_dir: str = "data/backups"
+    files: FilesSection = FilesSection()
+    database: DatabaseSection = DatabaseSection()
+    retention: RetentionSection = RetentionSection()
+    compression: Annotated[CompressionSection, BeforeValidator(_compression)] = CompressionSection()
+    encryption: EncryptionSection = EncryptionSection()
+    anomaly: AnomalySection = AnomalySection()
+    signing: SigningSection = SigningSection()
+    cloud: CloudSection = CloudSection()
+    drill: DrillSection = DrillSection()
+    notifications: NotificationsSection = NotificationsSection()
+    logs: LogsSection = LogsSection()
+    scheduler: SchedulerSection = SchedulerSection()
+
+
+class Document(Section):
+    """The whole file."""
+
+    backup: BackupSection = BackupSection()
 
 
 def channels_of(section: NotificationsSection, environment: Mapping[str, str]) -> Notifications:

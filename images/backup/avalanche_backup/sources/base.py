@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from avalanche_backup.errors import RestoreRefused
+
 ProgressHook = Callable[[int], None]
 """Called with how many source bytes are done so far."""
 
@@ -64,6 +66,39 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Incoming:
+    """One artifact that comes back: its plain bytes, and what is known of them."""
+
+    chunks: Iterator[bytes]
+    """Raises where stored bytes are not what was written; the target must then be as before."""
+    artifact: Mapping[str, Any]
+    """Its part of the metadata."""
+    scratch: Path
+    """A folder for it alone."""
+    progress: ProgressHook
+    paths: tuple[str, ...] = ()
+    """A part of files; empty is all."""
+
+    def counted(self) -> Iterator[bytes]:
+        """Give the bytes, and tell how many they were."""
+        done = 0
+        for chunk in self.chunks:
+            yield chunk
+            done += len(chunk)
+            self.progress(done)
+
+    def refuse_part(self) -> None:
+        """Refuse paths, for what comes back whole.
+
+        :raises RestoreRefused: there are some.
+        """
+        if self.paths:
+            raise RestoreRefused(
+                "paths choose a part of files; a database comes back whole", reason="PathsNotFound"
+            )
+
+
+@dataclass(frozen=True)
 class TargetState:
     """What is at the target of a restore."""
 
@@ -107,20 +142,10 @@ class Source(Protocol):
         :raises RestoreRefused: it cannot be restored here; the message says what to do.
         """
 
-    def restore(
-        self,
-        chunks: Iterator[bytes],
-        *,
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-    ) -> str:
-        """Put the plain bytes of an artifact in place, and say in one sentence what came back.
+    def restore(self, incoming: Incoming) -> str:
+        """Put an artifact in place, and say in one sentence what came back.
 
-        ``chunks`` raises where stored bytes are not what was written; the target must then be as before.
-        ``artifact`` is the artifact's part of the metadata. The target ends untouched or fully restored; where
-        neither can be had, it is plainly marked.
+        The target ends untouched or fully restored; where neither can be had, it is plainly marked.
 
         :raises RestoreRefused: the target is untouched.
         :raises RestoreFailed: it is not, and is marked.
@@ -161,18 +186,8 @@ class Swap(Protocol):
     def kept(self) -> tuple[Kept, ...]:
         """Give what earlier restores left aside, the newest last. Changes nothing."""
 
-    def restore(
-        self,
-        chunks: Iterator[bytes],
-        *,
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-        keep: bool,
-        index: Iterator[bytes] | None = None,
-    ) -> str:
-        """Put the plain bytes of an artifact beside the target, check them there, switch, and say what came back.
+    def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
+        """Put an artifact beside the target, check them there, switch, and say what came back.
 
         ``index`` are the plain lines of a files backup's index; ``keep`` leaves aside what was there.
 

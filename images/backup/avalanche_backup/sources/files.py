@@ -15,11 +15,11 @@ from typing import Any
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, VerificationFailed
 from avalanche_backup.sources.archive import Archive
-from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.base import Beside, Dump, Incoming, Inspection, ProgressHook, Sink, TargetState
 from avalanche_backup.sources.extract import Stream, extract
 from avalanche_backup.sources.journal import settle
 from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
-from avalanche_contract.request import FilesSource
+from avalanche_contract.source import FilesSource
 
 NAMES_MAX = 100
 
@@ -112,21 +112,12 @@ class FileTree:
             "HoldsData", f"{count} files and folders at the top", (f"{count} names {fact:064x}",)
         )
 
-    def restore(
-        self,
-        chunks: Iterator[bytes],
-        *,
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-    ) -> str:
+    def restore(self, incoming: Incoming) -> str:
         """Put files back; a marker lies in the root from the first write to the last."""
-        del scratch
         self._settle()
-        marker = self._root / MARKER
+        marker, paths = self._root / MARKER, incoming.paths
         was_marked = marker.exists()
-        stream = Stream(counted(chunks, progress))
+        stream = Stream(incoming.counted())
         try:
             _mark(marker)
         except OSError as error:
@@ -148,7 +139,7 @@ class FileTree:
             marker.unlink()
         if paths and not done.files + done.links + done.directories:
             raise RestoreRefused(f"the backup holds nothing at {', '.join(paths)}", reason="PathsNotFound")
-        self._compare(done.files, paths, artifact)
+        self._compare(done.files, incoming)
         return (
             f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, owned by "
             "the user of the restore; ACLs and extended attributes are not part of a backup"
@@ -163,9 +154,9 @@ class FileTree:
                 reason="TargetReadOnly",
             ) from None
 
-    def _compare(self, files: int, paths: tuple[str, ...], artifact: Mapping[str, Any]) -> None:
-        wanted = (artifact.get("statistics") or {}).get("files")
-        if not paths and wanted is not None and files != wanted:
+    def _compare(self, files: int, incoming: Incoming) -> None:
+        wanted = (incoming.artifact.get("statistics") or {}).get("files")
+        if not incoming.paths and wanted is not None and files != wanted:
             raise RestoreFailed(f"{files} files came back, the metadata counts {wanted}")
 
     def _check_root(self) -> None:
@@ -198,12 +189,3 @@ def _mark(marker: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
     with os.fdopen(os.open(marker, flags, 0o644), "w") as file:
         file.write("A restore into this folder did not end. Restore again, or remove this file.\n")
-
-
-def counted(chunks: Iterator[bytes], progress: ProgressHook) -> Iterator[bytes]:
-    """Give chunks, and tell how many bytes they were."""
-    done = 0
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk)
-        progress(done)

@@ -18,9 +18,8 @@ from typing import Any
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, VerificationFailed
-from avalanche_backup.sources.base import Kept, ProgressHook
+from avalanche_backup.sources.base import Incoming, Kept
 from avalanche_backup.sources.extract import Extracted, Stream, chosen, extract
-from avalanche_backup.sources.files import counted
 from avalanche_backup.sources.journal import (
     Journal,
     Tree,
@@ -30,7 +29,7 @@ from avalanche_backup.sources.journal import (
     settle,
 )
 from avalanche_backup.sources.tree import MARKER, minimal, shown
-from avalanche_contract.request import FilesSource
+from avalanche_contract.source import FilesSource
 
 _KINDS = {"file": stat.S_ISREG, "hardlink": stat.S_ISREG, "directory": stat.S_ISDIR, "symlink": stat.S_ISLNK}
 
@@ -75,32 +74,21 @@ class FilesSwap:
         return tuple(Kept(each.name, switch, unfinished=word == "restoring") for word, each, switch in ours(self._root)
                      if word == "previous" or (word == "restoring" and self._journal(each).begun))  # fmt: skip
 
-    def restore(
-        self,
-        chunks: Iterator[bytes],
-        *,
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-        keep: bool,
-        index: Iterator[bytes] | None = None,
-    ) -> str:
+    def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Write beside, compare, and switch."""
-        del scratch
         settle(self._root)
         journal = self._journal(self._folder("restoring"))
         try:
             journal.make()
-            done = self._write(journal, Stream(counted(chunks, progress)), paths)
-            self._compare(journal, done, paths, artifact, index)
-            self._switch(journal, paths)
+            done = self._write(journal, incoming)
+            self._compare(journal, done, incoming, index)
+            self._switch(journal, incoming.paths)
         except (Failure, OSError) as error:
             raise self._untouched(error) from None
         finally:
             if not journal.begun:
                 remove_tree(journal.work)
-        self._commit(journal, "previous" if keep else "removing", unmark=not paths)
+        self._commit(journal, "previous" if keep else "removing", unmark=not incoming.paths)
         kept = f"; what was replaced is kept in {self._folder('previous').name}" if keep else ""
         return (
             f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, all at once, owned "
@@ -128,26 +116,22 @@ class FilesSwap:
             ) from None
         return f"{self.target} is what it was before the restore"
 
-    def _write(self, journal: Journal, stream: Stream, paths: tuple[str, ...]) -> Extracted:
+    def _write(self, journal: Journal, incoming: Incoming) -> Extracted:
         root = os.open(journal.new, os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC)
         try:
-            return extract(stream, root, paths)
+            return extract(Stream(incoming.counted()), root, incoming.paths)
         finally:
             os.close(root)
 
     def _compare(
-        self,
-        journal: Journal,
-        done: Extracted,
-        paths: tuple[str, ...],
-        artifact: Mapping[str, Any],
-        index: Iterator[bytes] | None,
+        self, journal: Journal, done: Extracted, incoming: Incoming, index: Iterator[bytes] | None
     ) -> None:
         """Compare what came back with the counts of the metadata, and each entry with its line of the index."""
+        paths = incoming.paths
         written = done.files + done.links + done.directories
         if paths and not written:
             raise RestoreRefused(f"the backup holds nothing at {', '.join(paths)}", reason="PathsNotFound")
-        wanted = (artifact.get("statistics") or {}).get("files")
+        wanted = (incoming.artifact.get("statistics") or {}).get("files")
         if not paths and wanted is not None and done.files != wanted:
             raise RestoreFailed(f"{done.files} files came back, the metadata counts {wanted}")
         if index is None:

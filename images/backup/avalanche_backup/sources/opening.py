@@ -7,8 +7,8 @@ from pathlib import Path
 from avalanche_backup.errors import SourceInvalid
 from avalanche_backup.platforms import walks_by_descriptor
 from avalanche_backup.sources.base import Source, Swap
-from avalanche_contract.request import FilesSource, PostgresqlSource, SqliteSource
-from avalanche_contract.request import Source as SourceRequest
+from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
+from avalanche_contract.source import Source as SourceRequest
 
 
 def open_source(request: SourceRequest, scratch: Path) -> Source:

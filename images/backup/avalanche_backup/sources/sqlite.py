@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
 from avalanche_backup.platforms import give_to, sync_folder
-from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
-from avalanche_contract.request import SqliteSource
+from avalanche_backup.sources.base import Beside, Dump, Incoming, Inspection, ProgressHook, Sink, TargetState
+from avalanche_contract.source import SqliteSource
 
 CHUNK = 1024 * 1024
 BUSY_SECONDS = 30.0
@@ -113,29 +113,18 @@ class SqliteDatabase:
             "HoldsData", f"a database with {len(tables)} tables", tuple(f"table:{each}" for each in tables)
         )
 
-    def restore(
-        self,
-        chunks: Iterator[bytes],
-        *,
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-    ) -> str:
+    def restore(self, incoming: Incoming) -> str:
         """Bring a backup back: into the live database, or as a new file where there is none."""
-        if paths:
-            raise RestoreRefused(
-                "paths choose a part of files; a database comes back whole", reason="PathsNotFound"
-            )
-        copy = scratch / "restored.sqlite"
+        incoming.refuse_part()
+        copy = incoming.scratch / "restored.sqlite"
         try:
-            write_file(copy, chunks, progress)
+            write_file(copy, incoming.counted())
             with closing(sqlite3.connect(copy)) as database, Explained(self.target):
                 tables, _ = check_copy(database, "the backup")
             self._put(copy)
         finally:
             copy.unlink(missing_ok=True)
-        return self._compare(tables, artifact.get("statistics") or {})
+        return self._compare(tables, incoming.artifact.get("statistics") or {})
 
     def _put(self, copy: Path) -> None:
         if self.is_healthy():
@@ -196,7 +185,7 @@ class SqliteDatabase:
         try:
             before = place.stat() if place.exists() else None
             with copy.open("rb") as source:
-                write_file(beside, iter(lambda: source.read(CHUNK), b""), lambda _: None)
+                write_file(beside, iter(lambda: source.read(CHUNK), b""))
             if before is not None:
                 give_to(beside, before)
             beside.chmod(before.st_mode & 0o777 if before is not None else 0o660)
@@ -355,13 +344,10 @@ def _tables(database: sqlite3.Connection) -> list[str]:
     return [str(row[0]) for row in database.execute(_TABLES)]
 
 
-def write_file(path: Path, chunks: Iterator[bytes], progress: ProgressHook) -> None:
+def write_file(path: Path, chunks: Iterator[bytes]) -> None:
     """Write a file, down to the disk."""
-    done = 0
     with path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
-            done += len(chunk)
-            progress(done)
         file.flush()
         os.fsync(file.fileno())

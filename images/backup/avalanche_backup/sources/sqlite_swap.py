@@ -17,11 +17,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from avalanche_backup.errors import RestoreFailed, RestoreRefused
+from avalanche_backup.errors import RestoreFailed
 from avalanche_backup.platforms import give_to, sync_folder
-from avalanche_backup.sources.base import Kept, ProgressHook
+from avalanche_backup.sources.base import Incoming, Kept
 from avalanche_backup.sources.sqlite import SIDE_FILES, Explained, SqliteDatabase, check_copy, write_file
-from avalanche_contract.request import SqliteSource
+from avalanche_contract.source import SqliteSource
 
 LOCK_SECONDS = 30
 _SWITCH = "[0-9a-f]{8}"
@@ -68,26 +68,13 @@ class SqliteSwap:
             Kept(each.name, switch) for each, switch in sorted(own, key=lambda one: one[0].stat().st_ctime_ns)
         )
 
-    def restore(
-        self,
-        chunks: Iterator[bytes],
-        *,
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-        keep: bool,
-        index: Iterator[bytes] | None = None,
-    ) -> str:
+    def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Write the file beside, check it, and switch."""
-        del scratch, index
-        if paths:
-            raise RestoreRefused(
-                "paths choose a part of files; a database comes back whole", reason="PathsNotFound"
-            )
+        del index
+        incoming.refuse_part()
         self._settle()
         try:
-            tables = self._make(chunks, artifact, progress)
+            tables = self._make(incoming)
             self._switch(self._new, self._aside if keep else None)
         except OSError as error:
             raise RestoreFailed(
@@ -130,14 +117,12 @@ class SqliteSwap:
     def _is_the_place(self, path: Path) -> bool:
         return self._place.exists() and path.exists() and self._place.samefile(path)
 
-    def _make(
-        self, chunks: Iterator[bytes], artifact: Mapping[str, Any], progress: ProgressHook
-    ) -> Mapping[str, int]:
+    def _make(self, incoming: Incoming) -> Mapping[str, int]:
         """Write the new file, check it, and let it be what the old one is: its owner, its mode, its journal."""
-        write_file(self._new, chunks, progress)
+        write_file(self._new, incoming.counted())
         with closing(sqlite3.connect(self._new)) as database, Explained("the backup"):
             tables, _ = check_copy(database, "the backup")
-        wanted = (artifact.get("statistics") or {}).get("tables")
+        wanted = (incoming.artifact.get("statistics") or {}).get("tables")
         if wanted is not None and dict(wanted) != dict(tables):
             raise RestoreFailed(
                 f"the rows are not those that the metadata counts; {self.target} is as it was",

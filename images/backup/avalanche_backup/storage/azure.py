@@ -51,7 +51,7 @@ from avalanche_backup.storage.parts import (
     patiently,
     put_marked,
 )
-from avalanche_contract.request import AzureStorage
+from avalanche_contract.storage import AzureStorage
 
 PARTS = PartPlan(most=50_000)
 READ_BYTES = 4 * MIB

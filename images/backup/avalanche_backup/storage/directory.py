@@ -18,7 +18,7 @@ from pathlib import Path
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
 from avalanche_backup.storage.base import CHUNK, ObjectInfo, ObjectWriter
-from avalanche_contract.request import DirectoryStorage
+from avalanche_contract.storage import DirectoryStorage
 
 PARTIAL = ".partial"
 _PERMANENT = {

@@ -51,7 +51,7 @@ from avalanche_backup.storage.answers import (
 from avalanche_backup.storage.base import PAGE, WRITER, ObjectInfo, ObjectWriter, new_token
 from avalanche_backup.storage.gcs_session import ResumableSession
 from avalanche_backup.storage.parts import MIB, Part, PartPlan, PartUploads, patiently, put_marked
-from avalanche_contract.request import GcsStorage
+from avalanche_contract.storage import GcsStorage
 
 _REFUSED = {
     "NoBucket": ("BucketMissing", "the bucket does not exist: create it, or correct the name"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from avalanche_backup.storage.answers import check_authority
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.directory import DirectoryStore
-from avalanche_contract.request import AzureStorage, DirectoryStorage, S3Storage, Storage
+from avalanche_contract.storage import AzureStorage, DirectoryStorage, S3Storage, Storage
 
 
 def open_store(storage: Storage) -> Store:

@@ -53,7 +53,7 @@ from avalanche_backup.storage.answers import (
 )
 from avalanche_backup.storage.base import CHUNK, PAGE, WRITER, ObjectInfo, ObjectWriter, new_token
 from avalanche_backup.storage.parts import IN_FLIGHT, Part, PartPlan, PartUploads, patiently, put_marked
-from avalanche_contract.request import S3Storage
+from avalanche_contract.storage import S3Storage
 
 PARTS = PartPlan(most=10_000)
 READ_TRIES = 4

@@ -22,8 +22,9 @@ from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
 from avalanche_contract.names import parse_backup_id
-from avalanche_contract.request import CleanupRequest, Place
+from avalanche_contract.request import CleanupRequest
 from avalanche_contract.result import Decision, Result
+from avalanche_contract.storage import Place
 
 
 @dataclass

@@ -11,8 +11,9 @@ from avalanche_backup.removal import Shelf
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
-from avalanche_contract.request import DeleteRequest, Place, Writer
+from avalanche_contract.request import DeleteRequest, Writer
 from avalanche_contract.result import Result
+from avalanche_contract.storage import Place
 
 REASONS = ("delete-requested",)
 

@@ -28,7 +28,8 @@ from avalanche_backup.pipeline.fanout import Destination, living
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_contract.names import parse_backup_id
-from avalanche_contract.request import BackupRequest, Place
+from avalanche_contract.request import BackupRequest
+from avalanche_contract.storage import Place
 
 
 @dataclass(frozen=True)

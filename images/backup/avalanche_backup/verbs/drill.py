@@ -28,6 +28,7 @@ from avalanche_backup.errors import (
 )
 from avalanche_backup.holds import end_of_restore, keep_for_restore
 from avalanche_backup.metadata import ArtifactMetadata
+from avalanche_backup.sources.base import Incoming
 from avalanche_backup.sources.opening import open_source
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
@@ -238,14 +239,12 @@ def _restore(drill: _Drill, artifact: ArtifactMetadata, target: Target) -> None:
     source = open_source(target.source, scratch)
     report, plain = drill.context.report, artifact.model_dump()
     source.inspect_target(plain)  # refuses as a real restore would: a missing extension, too many locks
+
+    def progress(done: int) -> None:
+        report.progress("Restoring", artifact.source, done, artifact.source_bytes)
+
     with open_artifact(drill.reader, artifact) as chunks:
-        source.restore(
-            chunks,
-            artifact=plain,
-            paths=(),
-            scratch=scratch,
-            progress=lambda done: report.progress("Restoring", artifact.source, done, artifact.source_bytes),
-        )
+        source.restore(Incoming(chunks, plain, scratch, progress))
 
 
 def _ask(drill: _Drill, artifact: ArtifactMetadata, target: Target, query: Query) -> str:

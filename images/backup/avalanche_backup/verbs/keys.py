@@ -10,7 +10,8 @@ from avalanche_backup.errors import CredentialsMissing, IdentityMissing, UsageIn
 from avalanche_backup.metadata import recipients_of
 from avalanche_backup.pipeline.encryption import Identity, Recipient, parse_identities, parse_recipients
 from avalanche_backup.pipeline.signing import Signer, parse_signer
-from avalanche_contract.request import BackupRequest, Credential, Encryption
+from avalanche_contract.base import Credential
+from avalanche_contract.request import BackupRequest, Encryption
 
 REMEDY = "encryption.identity_file on the command line, identitySecretRef in a cluster"
 

@@ -17,8 +17,9 @@ from avalanche_backup.sources.opening import open_source, open_swap
 from avalanche_backup.storage.base import Store
 from avalanche_backup.verbs.strategy import Asked, Chosen, Possible, choose
 from avalanche_contract.names import switch_id
-from avalanche_contract.request import FilesSource, RestoreRequest, RestoreTarget, Source
+from avalanche_contract.request import RestoreRequest, RestoreTarget
 from avalanche_contract.result import Plan, TargetPlan
+from avalanche_contract.source import FilesSource, Source
 
 BYTES_PER_SECOND = 30_000_000
 """Of plain bytes, for the estimate: verified once and restored once, as measured on two cores."""

@@ -16,6 +16,7 @@ from avalanche_backup.catalog import Found
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, StorageInvalid, VerificationFailed
 from avalanche_backup.holds import end_of_restore, keep_for_restore
 from avalanche_backup.locks import KeptLocks
+from avalanche_backup.sources.base import Incoming
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.artifacts import Reader, open_artifact, read_whole
@@ -23,8 +24,9 @@ from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.destinations import open_destination
 from avalanche_backup.verbs.keys import identities_for
 from avalanche_backup.verbs.plan import Target, make_plan, open_targets
-from avalanche_contract.request import Place, RestoreRequest
+from avalanche_contract.request import RestoreRequest
 from avalanche_contract.result import Plan, Result
+from avalanche_contract.storage import Place
 
 
 def run(request: RestoreRequest, context: Context) -> Result:
@@ -166,13 +168,8 @@ def _restore_one(context: Context, chosen: _Chosen, target: Target) -> str:
         if target.chosen.strategy == "Swap":
             index = _index(chosen.reader, artifact.source, stack)
             restore = partial(target.swap.restore, keep=target.keep, index=index)
-        done = restore(
-            chosen.locks.guard(chunks),
-            artifact=artifact.model_dump(),
-            paths=target.paths,
-            scratch=scratch,
-            progress=progress,
-        )
+        chunks = chosen.locks.guard(chunks)
+        done = restore(Incoming(chunks, artifact.model_dump(), scratch, progress, target.paths))
     return done + _about_globals(chosen.reader.found, artifact.source)
 
 

@@ -12,7 +12,7 @@ from avalanche_backup.errors import DrillFailed
 from avalanche_backup.metadata import ArtifactMetadata
 from avalanche_backup.sources import index, sqlite_question
 from avalanche_backup.verbs.artifacts import Reader, open_artifact
-from avalanche_contract.request import FilesSource, PostgresqlSource, Source, SqliteSource
+from avalanche_contract.source import FilesSource, PostgresqlSource, Source, SqliteSource
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from avalanche_backup.sources.opening import open_swap
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.restore import PlanChanged, lock_places
 from avalanche_contract.names import switch_id
-from avalanche_contract.request import Source, UndoRequest
+from avalanche_contract.request import UndoRequest
 from avalanche_contract.result import Plan, Result, TargetPlan
+from avalanche_contract.source import Source
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.destinations import differs, open_destination
 from avalanche_backup.verbs.examined import DAMAGED, Examined, Seen
 from avalanche_backup.verbs.keys import identities_for, named
-from avalanche_contract.base import format_time
-from avalanche_contract.request import BackupReference, Credential, VerifyRequest
+from avalanche_contract.base import Credential, format_time
+from avalanche_contract.request import BackupReference, VerifyRequest
 from avalanche_contract.result import Result
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from avalanche_backup.credentials import read_credential
 from avalanche_backup.errors import CredentialsMissing, Failure, SourceInvalid, SourceUnavailable
 from avalanche_backup.sources.postgresql.clients import Clients
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 
 CONNECT_SECONDS = 10
 QUERY_SECONDS = 120

@@ -31,7 +31,7 @@ from avalanche_backup.sources.postgresql.dump import (
     pg_dump,
     running,
 )
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 
 TOC = "toc.dat"
 LOOK_SECONDS = 0.5

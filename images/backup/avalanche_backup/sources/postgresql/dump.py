@@ -13,7 +13,7 @@ from avalanche_backup.sources.base import ProgressHook, Sink
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import explain, tail
 from avalanche_backup.sources.postgresql.scope import identifier
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 
 CHUNK = 1024 * 1024
 TRAILER = b"-- PostgreSQL database dump complete"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
-from avalanche_backup.sources.base import Beside, Dump, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.base import Beside, Dump, Incoming, Inspection, ProgressHook, Sink, TargetState
 from avalanche_backup.sources.postgresql import limits
 from avalanche_backup.sources.postgresql.clearing import clearing
 from avalanche_backup.sources.postgresql.clients import (
@@ -38,7 +38,7 @@ from avalanche_backup.sources.postgresql.questions import (
 from avalanche_backup.sources.postgresql.restore import run_psql, sql_of_archive, sql_of_directory
 from avalanche_backup.sources.postgresql.scope import MARKER, Scope
 from avalanche_backup.sources.postgresql.target import KNOWS_TRANSACTION_TIMEOUT, check_jobs, check_target
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 
 _EXTENSIONS = {"Plain": ".sql", "Custom": ".dump", "Directory": ".tar"}
 
@@ -112,22 +112,12 @@ class PostgresqlDatabase:
             return TargetState("Empty", f"{empty}{more}", used_by=used_by)
         return TargetState("HoldsData", f"{_described(found)}{more}", facts=names, used_by=used_by)
 
-    def restore(
-        self,
-        chunks: Iterator[bytes],
-        *,
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-    ) -> str:
+    def restore(self, incoming: Incoming) -> str:
         """Replace what the database holds by what the dump holds: in one transaction, unless jobs were asked for."""
-        if paths:
-            raise RestoreRefused(
-                "paths choose a part of files; a database comes back whole", reason="PathsNotFound"
-            )
+        incoming.refuse_part()
+        artifact = incoming.artifact
         clients = self._restoring_clients(artifact)
-        counted, folder = _counted(chunks, progress), scratch / "directory"
+        counted, folder = incoming.counted(), incoming.scratch / "directory"
         try:
             if artifact.get("format") == "Directory":
                 # Every byte is read and found right before the target is touched.
@@ -285,11 +275,3 @@ def _warning(clients: Clients) -> str:
     if clients.patched:
         return ""
     return f"; PostgreSQL's clients {clients.version} lack fixes against crafted dumps (CVE-2026-116314): update them"
-
-
-def _counted(chunks: Iterator[bytes], progress: ProgressHook) -> Iterator[bytes]:
-    done = 0
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk)
-        progress(done)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_backup.errors import Failure, RestoreFailed, SourceInvalid, SourceUnavailable
-from avalanche_backup.sources.base import Kept, ProgressHook
+from avalanche_backup.sources.base import Incoming, Kept
 from avalanche_backup.sources.postgresql import beside
 from avalanche_backup.sources.postgresql.clients import Clients, installed_clients
 from avalanche_backup.sources.postgresql.connection import (
@@ -28,7 +28,7 @@ from avalanche_backup.sources.postgresql.connection import (
 )
 from avalanche_backup.sources.postgresql.scope import Scope, identifier
 from avalanche_backup.sources.postgresql.source import PostgresqlDatabase
-from avalanche_contract.request import PostgresqlSource
+from avalanche_contract.source import PostgresqlSource
 
 MAINTENANCE = ("postgres", "template1")
 """Databases to connect to while the target is renamed: those that every server has, the first that lets us in."""
@@ -72,23 +72,13 @@ class PostgresqlSwap:
         found = [(each, beside.switch_of_kept(self._name, each["comment"])) for each in self._neighbours()]
         return tuple(Kept(each["name"], switch) for each, switch in found if switch)
 
-    def restore(
-        self,
-        chunks: Iterator[bytes],
-        *,
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-        keep: bool,
-        index: Iterator[bytes] | None = None,
-    ) -> str:
+    def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Restore beside, check, analyze, and switch."""
         del index
         self._settle()
         try:
             self._make()
-            tables = self._fill(chunks, artifact, paths, scratch, progress)
+            tables = self._fill(incoming)
             self._run(beside.carried(self._new, self._properties))
             new = self._oid_of(self._new)
             leaving = (
@@ -207,21 +197,14 @@ class PostgresqlSwap:
         if self._properties["extensions"]:
             execute(self._psql, self._inside, beside.extensions(self._properties))
 
-    def _fill(
-        self,
-        chunks: Iterator[bytes],
-        artifact: Mapping[str, Any],
-        paths: tuple[str, ...],
-        scratch: Path,
-        progress: ProgressHook,
-    ) -> int:
+    def _fill(self, incoming: Incoming) -> int:
         """Restore into the new database as into any empty one, compare it with the metadata, and analyze it."""
         inner = self._scratch / "beside"
         inner.mkdir(exist_ok=True)
         database = PostgresqlDatabase(self._request.model_copy(update={"database": self._new}), inner)
-        database.restore(chunks, artifact=artifact, paths=paths, scratch=scratch, progress=progress)
+        database.restore(incoming)
         found = database.count()
-        wanted = artifact.get("statistics") or {}
+        wanted = incoming.artifact.get("statistics") or {}
         for what in ("tables", "large_objects"):
             if wanted.get(what) and not found[what]:
                 raise RestoreFailed(f"none of {wanted[what]} {what.replace('_', ' ')} came back")
