@@ -164,13 +164,13 @@ class World:
             (each for each in self.status(kind, name).get("conditions", ()) if each["type"] == condition), {}
         )
 
+    def requests(self) -> list[Any]:
+        """Give what Jobs were asked that are there, in the order of their names."""
+        jobs = [each for key, each in sorted(self.gateway.objects.items()) if key[0] == "Job"]
+        return [_request_of(each) for each in jobs]
+
     def _end(self, job: Object) -> None:
-        environment = {
-            each["name"]: each.get("value", "")
-            for each in job["spec"]["template"]["spec"]["containers"][0]["env"]
-        }
-        text = environment[names.ENV_REQUEST].replace("$$", "$")
-        request = parse_request(text, environment[names.ENV_REQUEST_SHA256])
+        request = _request_of(job)
         result, lines = self._work(request, job)
         meta = job["metadata"]
         moment = format_time(self.time)
@@ -462,6 +462,15 @@ class World:
         """Name a plan as the data plane does: by request, number and cluster, and by what is at the target."""
         text = f"{request.cluster_uid}/{request.request_uid}/{number}/{self.plan_changes_once}"
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _request_of(job: Object) -> Request:
+    environment = {
+        each["name"]: each.get("value", "")
+        for each in job["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    text = environment[names.ENV_REQUEST].replace("$$", "$")
+    return parse_request(text, environment[names.ENV_REQUEST_SHA256])
 
 
 def finished(work: Awaitable[T]) -> T:

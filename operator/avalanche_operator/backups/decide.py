@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
 from avalanche_contract.log import Answer
-from avalanche_contract.names import parse_backup_id
+from avalanche_contract.names import parse_backup_id, policy_prefix
 from avalanche_contract.result import Copy as CopyTold
 from avalanche_contract.result import Entry, Result
 from avalanche_operator.api.backup import (
@@ -40,6 +42,21 @@ class Told:
     outcome: Outcome
     answer: Answer
     identity: str
+
+
+def readable(backup: Object) -> BackupStatus | None:
+    """Give the status of a Backup; ``None`` where it says what cannot be understood: one such object stops no other."""
+    try:
+        return BackupStatus.model_validate(backup.get("status") or {})
+    except ValidationError:
+        return None
+
+
+def is_at_home(backup: Object) -> bool:
+    """Say whether a Backup lies in the folder of the policy that it names, or nowhere yet; else it is another policy's."""
+    prefix = (backup.get("status") or {}).get("prefix")
+    policy = str(backup["spec"]["policyRef"]["name"])
+    return prefix is None or prefix == policy_prefix(backup["metadata"]["namespace"], policy)
 
 
 def is_lost(told: Told) -> bool:

@@ -9,6 +9,7 @@ from avalanche_contract.notification import Told
 from avalanche_operator.api.backup import BackupSpec, BackupStatus
 from avalanche_operator.api.notification import NotificationStatus
 from avalanche_operator.api.policy import BackupPolicySpec
+from avalanche_operator.backups.decide import is_at_home
 from avalanche_operator.notifications.build import Telling
 from avalanche_operator.notifications.decide import Past, event_of, order_of, wanted
 from avalanche_operator.notifications.run import advance
@@ -30,7 +31,8 @@ async def owed(
     past = Past(order_of({**found, "status": {"startTime": after_start}}))
     fields = {"spec.policyRef.name": policy_name}
     async for each in around.gateway.iterate("Backup", namespace, fields=fields):
-        past.add(each)
+        if is_at_home(each):
+            past.add(each)
     event = event_of(after.phase, failing=past.failing)
     if event == "Failed" and told is None and past.told_lately(after.failure_reason, around.now()):
         return None

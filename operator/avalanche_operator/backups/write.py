@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError
+
 from avalanche_operator.api.backup import TERMINAL, BackupSpec, BackupStatus
-from avalanche_operator.backups.decide import condition, copies_complete
+from avalanche_operator.backups.decide import condition, copies_complete, readable
 from avalanche_operator.keeping.decide import conditions
 from avalanche_operator.kube import events
 from avalanche_operator.kube.conditions import merge_conditions, ready
@@ -33,3 +36,28 @@ async def write_status(found: Object, after: BackupStatus, around: Surroundings)
     news = events.news(before, verdicts, "Ready", "Available", "Verified", "ChangeApplied")
     told = news if after.phase in TERMINAL else None
     return await events.write_status(around.gateway, found, document, news=told, now=now)
+
+
+async def write_each(
+    policy: Object, after: Callable[[BackupStatus], BackupStatus], around: Surroundings
+) -> bool:
+    """Write what ``after`` makes of the status of each Backup of a policy; say whether all of it could be written.
+
+    One that cannot be read, which somebody else wrote, is left as it is, and stops nothing.
+    """
+    meta, whole = policy["metadata"], True
+    fields = {"spec.policyRef.name": meta["name"]}
+    async for each in around.gateway.iterate("Backup", meta["namespace"], fields=fields):
+        status = readable(each)
+        changed = after(status) if status is not None else None
+        if changed is not None and changed != status and _is_understood(each):
+            whole = await write_status(each, changed, around) and whole
+    return whole
+
+
+def _is_understood(backup: Object) -> bool:
+    try:
+        BackupSpec.model_validate(backup["spec"])
+    except ValidationError:
+        return False
+    return True

@@ -24,7 +24,7 @@ from avalanche_operator.api.storage import BackupStorageStatus, SyncStatus
 from avalanche_operator.backups.build import manual_identity, run_of_job
 from avalanche_operator.backups.decide import succeeded_by_entry
 from avalanche_operator.jobs.observe import Outcome
-from avalanche_operator.keeping.decide import missing
+from avalanche_operator.keeping.decide import missing, places_of
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.policies.schedule import next_time
 
@@ -193,8 +193,7 @@ def _not_there(status: BackupStatus, page: Page, now: datetime) -> BackupStatus:
         or f"{status.prefix}{status.backup_id}" in page.unreadable
     ):
         return status
-    lies = {each.storage for each in status.copies} | set(status.storages) or {str(status.storage)}
-    if lies != {page.storage}:
+    if set(places_of(status)) != {page.storage}:
         return status  # what lies elsewhere too, verifications tell of
     return missing(status, page.began, f"the reading of BackupStorage {page.storage}", now)
 

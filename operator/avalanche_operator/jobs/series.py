@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from avalanche_contract import names
 from avalanche_contract.log import Answer
 from avalanche_operator.jobs.observe import Outcome, controlled_by, ended_time
 from avalanche_operator.jobs.run import look_at, pods_of, read_answer
@@ -14,6 +16,28 @@ from avalanche_operator.kube.gateway import Gateway
 Object = dict[str, Any]
 Recorded = tuple[datetime, str]
 """When the last recorded Job ended, and its name."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """The Jobs that one CronJob of an owner starts: their verb, and the nonce of what they say."""
+
+    owner: Object
+    cron_job: str
+    verb: str
+    nonce: str
+
+
+async def ended(
+    gateway: Gateway, series: Series, last: Recorded | None
+) -> AsyncIterator[tuple[Object, Outcome, Answer]]:
+    """Give each Job that ended and was not recorded yet, the first one first, with all that its pods said."""
+    meta = series.owner["metadata"]
+    cron_job = await gateway.get("CronJob", meta["namespace"], series.cron_job)
+    labels = {names.LABEL_OWNER_UID: meta["uid"], names.LABEL_VERB: series.verb}
+    jobs = await gateway.list("Job", meta["namespace"], labels)
+    for each in unrecorded(jobs, cron_job, last):
+        yield each, *await hear(gateway, each, series.nonce)
 
 
 def unrecorded(jobs: Iterable[Object], cron_job: Object | None, last: Recorded | None) -> list[Object]:

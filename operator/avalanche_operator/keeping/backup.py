@@ -17,7 +17,7 @@ from avalanche_operator.jobs.placed import placed
 from avalanche_operator.jobs.probing import refused
 from avalanche_operator.jobs.run import NameTaken, look
 from avalanche_operator.keeping.build import Where, delete_job, hold_job, mounts_of
-from avalanche_operator.keeping.decide import Step, after_change, next_step
+from avalanche_operator.keeping.decide import Step, after_change, healed_in, next_step, places_of
 from avalanche_operator.keeping.forget import forget
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.kube.gateway import Refused
@@ -96,16 +96,20 @@ async def _where(
 ) -> Where | Verdict:
     """Find how a pod gets to every place of a Backup: as the policy's own pods do, where there is still a policy."""
     namespace = found["metadata"]["namespace"]
+    policy = await around.gateway.get("BackupPolicy", namespace, spec.policy_ref.name)
     storages: list[tuple[str, BackupStorageSpec]] = []
-    for name in status.storages or (status.storage or "-",):
+    for name in places_of(status) or ("-",):
         storage = await _storage(namespace, name, around)
         if isinstance(storage, Verdict):
             return storage
         storages.append((name, storage))
+    for name in healed_in(found, status, policy):
+        storage = await _storage(namespace, name, around)
+        if not isinstance(storage, Verdict):  # nothing is known to lie there: it stands in nobody's way
+            storages.append((name, storage))
     placement = await placed(mounts_of(tuple(storages)), namespace, around.gateway)
     if isinstance(placement, Verdict):
         return placement
-    policy = await around.gateway.get("BackupPolicy", namespace, spec.policy_ref.name)
     applied, _ = await apply_to(policy, around) if policy is not None else (None, None)
     if applied is None:
         return Where(tuple(storages), placement)

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from avalanche_contract.log import Answer
 from avalanche_contract.names import ANNOTATION_FORGOTTEN
+from avalanche_contract.request import COPIES_MAX
 from avalanche_contract.result import Decision
 from avalanche_operator.api.backup import BackupSpec, BackupStatus, Refusal, Removal, Said, Verification
 from avalanche_operator.api.retention import CleanupStatus
+from avalanche_operator.backups.decide import is_at_home
 from avalanche_operator.jobs.observe import Outcome, ended_time
 from avalanche_operator.kube.conditions import Verdict
 
@@ -67,8 +69,22 @@ class Place:
 
     def holds(self, status: BackupStatus) -> bool:
         """Say whether all that there is of a Backup lies here: what lies elsewhere too was not looked at."""
-        lies = set(status.storages) or {str(status.storage)}
-        return status.prefix == self.prefix and lies <= self.storages
+        return status.prefix == self.prefix and set(places_of(status)) <= self.storages
+
+
+def places_of(status: BackupStatus) -> tuple[str, ...]:
+    """Name the storages where a Backup may lie: those that its run wrote to, and those that hold a copy made since."""
+    written = status.storages or ((status.storage,) if status.storage else ())
+    return tuple(dict.fromkeys([*written, *(each.storage for each in status.copies)]))
+
+
+def healed_in(backup: Object, status: BackupStatus, policy: Object | None) -> tuple[str, ...]:
+    """Name further storages where a verification may have made a copy that is not shown yet: its policy's by now."""
+    if policy is None or not is_at_home(backup):
+        return ()
+    known = places_of(status)
+    named = dict.fromkeys(str(each["storageRef"]["name"]) for each in policy["spec"]["destinations"])
+    return tuple(each for each in named if each not in known)[: max(0, COPIES_MAX - len(known))]
 
 
 def retention_verdict(last: CleanupStatus | None) -> Verdict:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from avalanche_contract import names
 from avalanche_contract.request import CleanupRequest
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.api.retention import CleanupStatus
-from avalanche_operator.backups.write import write_status
+from avalanche_operator.backups.write import write_each
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import nonce_of
 from avalanche_operator.jobs.placed import placed
-from avalanche_operator.jobs.series import hear, unrecorded
+from avalanche_operator.jobs.series import Series, ended
 from avalanche_operator.keeping.build import cleanup_cron_job, cleanup_name, mounts_of
 from avalanche_operator.keeping.decide import (
     Cleaned,
@@ -74,13 +73,10 @@ async def look_at_cleanups(found: Object, around: Surroundings) -> Kept:
     if spec.retention is None:
         return Kept()
     last = BackupPolicyStatus.model_validate(found.get("status") or {}).last_cleanup
-    meta = found["metadata"]
-    cron_job = await around.gateway.get("CronJob", meta["namespace"], cleanup_name(found))
-    labels = {names.LABEL_OWNER_UID: meta["uid"], names.LABEL_VERB: "cleanup"}
-    jobs = await around.gateway.list("Job", meta["namespace"], labels)
-    nonce = nonce_of(meta["uid"], around.settings.cluster_uid)
-    for each in unrecorded(jobs, cron_job, (last.time, last.job) if last else None):
-        told = cleaned(each, *await hear(around.gateway, each, nonce))
+    nonce = nonce_of(found["metadata"]["uid"], around.settings.cluster_uid)
+    series = Series(found, cleanup_name(found), "cleanup", nonce)
+    async for each, outcome, answer in ended(around.gateway, series, (last.time, last.job) if last else None):
+        told = cleaned(each, outcome, answer)
         if not await _show(found, told, looked_at(each), around):
             break  # a Backup changed meanwhile: the next look goes on from here
         last = told.status
@@ -89,16 +85,12 @@ async def look_at_cleanups(found: Object, around: Surroundings) -> Kept:
 
 async def _show(found: Object, told: Cleaned, place: Place, around: Surroundings) -> bool:
     """Write what a cleanup said into each Backup of its place; say whether all of it could be written."""
-    meta, whole = found["metadata"], True
-    fields = {"spec.policyRef.name": meta["name"]}
-    async for each in around.gateway.iterate("Backup", meta["namespace"], fields=fields):
-        status = BackupStatus.model_validate(each.get("status") or {})
-        if not place.holds(status) or not (has_data(status) or status.removal):
-            continue
-        after = after_cleanup(status, told, around.now())
-        if after != status:
-            whole = await write_status(each, after, around) and whole
-    return whole
+
+    def after(status: BackupStatus) -> BackupStatus:
+        concerned = place.holds(status) and (has_data(status) or status.removal is not None)
+        return after_cleanup(status, told, around.now()) if concerned else status
+
+    return await write_each(found, after, around)
 
 
 async def forget_superfluous(found: Object, failed: list[Object], around: Surroundings) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
 from avalanche_contract.base import format_time
 from avalanche_contract.notification import QUIET
 from avalanche_operator.api.notification import PolicyNotification
@@ -47,8 +49,11 @@ def measured(restores: Iterable[Object], policy: str) -> Measured | None:
     done: list[Measured] = []
     planned: list[Measured] = []
     for each in restores:
-        spec = RestoreRequestSpec.model_validate(each["spec"])
-        status = RestoreRequestStatus.model_validate(each.get("status") or {})
+        try:
+            spec = RestoreRequestSpec.model_validate(each["spec"])
+            status = RestoreRequestStatus.model_validate(each.get("status") or {})
+        except ValidationError:
+            continue  # its own reconcile says so; it measured nothing here
         if status.backup is None or status.backup.policy != policy or spec.sources or spec.paths:
             continue
         name, created = (

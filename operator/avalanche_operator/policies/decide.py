@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from avalanche_contract.base import format_time
+from avalanche_contract.base import format_time, parse_time
 from avalanche_operator.api.backup import TERMINAL
 from avalanche_operator.api.policy import BackupPolicyStatus
+from avalanche_operator.backups.decide import is_at_home
 from avalanche_operator.jobs.build import pinned_nodes
 from avalanche_operator.keeping.decide import forgotten_phase
 from avalanche_operator.kube.conditions import Verdict, find_condition
@@ -83,7 +84,9 @@ class Tally:
         self._until = until
 
     def add(self, backup: Object) -> None:
-        """Count one; skipped ones count neither way."""
+        """Count one; skipped ones count neither way, and one of another folder is none of this policy."""
+        if not is_at_home(backup):
+            return
         status, phase = backup.get("status") or {}, _phase(backup)
         uid: str = (backup["spec"].get("job") or {}).get("uid", "")
         if uid in self._jobs:
@@ -128,10 +131,15 @@ class Tally:
 
 
 def _slot(backup: Object) -> datetime | None:
+    """Give the slot of a run that a CronJob here started: what was discovered says what it likes."""
     kind, _, rest = str(backup["spec"].get("runIdentity") or "").partition("/")
     minutes = rest.rpartition("/")[2]
-    scheduled = kind == "scheduled" and minutes.isdecimal()
-    return datetime.fromtimestamp(int(minutes) * 60, UTC) if scheduled else None
+    if backup["spec"].get("origin") != "Scheduled" or kind != "scheduled" or not minutes.isdecimal():
+        return None
+    try:
+        return datetime.fromtimestamp(int(minutes) * 60, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _failures(
@@ -216,8 +224,7 @@ def _moment(backup: Object) -> datetime | None:
     """Give the moment of the data of a backup that was verified."""
     status = backup["status"]
     verified = (status.get("verification") or {}).get("status") == "Verified"
-    told = status.get("snapshotTime")
-    return datetime.fromisoformat(told) if verified and told else None
+    return parse_time(status.get("snapshotTime")) if verified else None
 
 
 def _creation(found: Object) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from avalanche_operator.api.common import LocalReference
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import FromStorage, RestoreRequestSpec, Target
 from avalanche_operator.api.source import PolicySource
+from avalanche_operator.backups.decide import readable
 from avalanche_operator.restores.targets import NotYet, RestoreImpossible
 
 Object = dict[str, Any]
@@ -56,7 +57,9 @@ def by_name(
 
 
 def _is_meant(backup: Object, wanted: FromStorage) -> bool:
-    status = BackupStatus.model_validate(backup.get("status") or {})
+    status = readable(backup)
+    if status is None:
+        return False
     stored = {each.storage for each in status.copies} or {str(status.storage)}
     folder = status.prefix or policy_prefix(
         backup["metadata"]["namespace"], backup["spec"]["policyRef"]["name"]

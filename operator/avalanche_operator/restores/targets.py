@@ -16,6 +16,7 @@ from avalanche_operator.api.restore import (
     Target,
 )
 from avalanche_operator.api.source import PolicySource
+from avalanche_operator.backups.decide import is_at_home, readable
 
 Object = dict[str, Any]
 
@@ -199,20 +200,29 @@ def _share(one: PolicySource, other: PolicySource, namespace: str) -> bool:
 
 
 def _newest(wanted: FromPolicy, backups: Iterable[Object]) -> Object:
-    own = (each for each in backups if each["spec"]["policyRef"]["name"] == wanted.name)
+    named = [each for each in backups if each["spec"]["policyRef"]["name"] == wanted.name]
+    own = [each for each in named if is_at_home(each)]
     good = [(status.snapshot_time, each) for each in own if (status := _good(each)) is not None]
     fitting = [
         (moment, each) for moment, each in good if moment and (wanted.as_of is None or moment <= wanted.as_of)
     ]
     if not fitting:
         until = f" with data of {wanted.as_of:%Y-%m-%d %H:%M:%S} UTC or before" if wanted.as_of else ""
-        raise RestoreImpossible("BackupNotFound", f"BackupPolicy {wanted.name} has no good backup{until}")
+        elsewhere = sorted({each["status"]["prefix"] for each in named if not is_at_home(each)})[:3]
+        other = (
+            f"; those of {', '.join(elsewhere)} are another policy's: name one by backupRef"
+            if elsewhere
+            else ""
+        )
+        raise RestoreImpossible(
+            "BackupNotFound", f"BackupPolicy {wanted.name} has no good backup{until}{other}"
+        )
     return max(fitting, key=lambda each: (each[0], each[1]["metadata"]["name"]))[1]
 
 
 def _good(backup: Object) -> BackupStatus | None:
-    status = BackupStatus.model_validate(backup.get("status") or {})
-    if status.removal is not None:
+    status = readable(backup)
+    if status is None or status.removal is not None:
         return None
     broken = status.verification is not None and status.verification.status == "VerificationFailed"
     good = status.phase == "Succeeded" or (status.phase == "Suspect" and status.anomaly_accepted)

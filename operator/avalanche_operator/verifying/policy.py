@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from avalanche_contract import names
 from avalanche_contract.request import VerifyRequest
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.api.verification import VerificationRun
-from avalanche_operator.backups.write import write_status
+from avalanche_operator.backups.write import write_each
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import nonce_of
 from avalanche_operator.jobs.placed import placed
-from avalanche_operator.jobs.series import hear, unrecorded
+from avalanche_operator.jobs.series import Series, ended
 from avalanche_operator.keeping.decide import has_data
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.policies.build import Applied
@@ -63,13 +62,10 @@ async def look_at_verifications(found: Object, around: Surroundings) -> Read:
     spec = BackupPolicySpec.model_validate(found["spec"])
     status = BackupPolicyStatus.model_validate(found.get("status") or {})
     last, time = status.last_verification, status.last_verified_time
-    meta = found["metadata"]
-    cron_job = await around.gateway.get("CronJob", meta["namespace"], verification_name(found))
-    labels = {names.LABEL_OWNER_UID: meta["uid"], names.LABEL_VERB: "verify"}
-    jobs = await around.gateway.list("Job", meta["namespace"], labels)
-    nonce = nonce_of(meta["uid"], around.settings.cluster_uid)
-    for each in unrecorded(jobs, cron_job, (last.time, last.job) if last else None):
-        told = verified(each, *await hear(around.gateway, each, nonce))
+    nonce = nonce_of(found["metadata"]["uid"], around.settings.cluster_uid)
+    series = Series(found, verification_name(found), "verify", nonce)
+    async for each, outcome, answer in ended(around.gateway, series, (last.time, last.job) if last else None):
+        told = verified(each, outcome, answer)
         if not await _show(found, told, _prefix(each), around):
             break  # a Backup changed meanwhile: the next look goes on from here
         last, time = told.run, last_verified(time, told.run)
@@ -84,13 +80,9 @@ def _prefix(job: Object) -> str:
 
 async def _show(found: Object, told: Verified, prefix: str, around: Surroundings) -> bool:
     """Write what was found into each Backup; say whether all of it could be written."""
-    meta, whole = found["metadata"], True
-    fields = {"spec.policyRef.name": meta["name"]}
-    async for each in around.gateway.iterate("Backup", meta["namespace"], fields=fields):
-        status = BackupStatus.model_validate(each.get("status") or {})
-        if not (has_data(status) or status.removal):
-            continue
-        after = after_looking(status, told, prefix, around.now())
-        if after != status:
-            whole = await write_status(each, after, around) and whole
-    return whole
+
+    def after(status: BackupStatus) -> BackupStatus:
+        concerned = has_data(status) or status.removal is not None
+        return after_looking(status, told, prefix, around.now()) if concerned else status
+
+    return await write_each(found, after, around)

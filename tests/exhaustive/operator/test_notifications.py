@@ -228,7 +228,8 @@ def test_the_last_slot_is_read_from_scheduled_backups_alone() -> None:
     tally = Tally()
     minutes = int(SLOT.timestamp()) // 60
     for identity in ("manual/uid", "job/1", f"scheduled/uid/{minutes}", f"scheduled/uid/{minutes - 60}"):
-        tally.add(found("Backup", identity.replace("/", "-"), {"runIdentity": identity}))
+        spec = {"policyRef": {"name": "nightly"}, "origin": "Scheduled", "runIdentity": identity}
+        tally.add(found("Backup", identity.replace("/", "-"), spec))
     assert tally.last_slot == SLOT and Tally().last_slot is None
 
 
