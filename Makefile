@@ -83,7 +83,7 @@ bench: $(READY) build/bench/backup/.ready build/bench/bench/.ready ## speed and 
 	@$(PYTHON) -m tests.bench $(BENCH)
 
 .PHONY: images
-images: $(READY) ## build both images
+images: $(READY) ## build the three images
 	@$(PYTHON) -m tests.cluster images
 
 .PHONY: image-contexts

@@ -183,6 +183,8 @@ class DrillRequest(_Request):
     """How long one question may take."""
     superuser: bool = False
     """Restore as the superuser of the throwaway server: a dump may then run programs there."""
+    scratch_bytes: int | None = Field(default=None, ge=0)
+    """How much ``scratch`` may hold; absent: what its disk has room for."""
     keep: str | None = None
     """A folder in which the throwaway targets are made, and left: the servers run on."""
 

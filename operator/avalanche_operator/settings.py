@@ -20,6 +20,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """The only ones that are looked at; empty is all of them."""
     workers: int = 8
+    drill_image: str = ""
+    """The backup image with a database server besides; empty is the backup image, which drills no PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ def read_settings(environment: Mapping[str, str], cluster_uid: str) -> Settings:
     image = environment.get("AVALANCHE_BACKUP_IMAGE", "")
     if not image:
         raise SettingMissing("AVALANCHE_BACKUP_IMAGE is not set: it names the image that Jobs run")
-    return Settings(backup_image=image, cluster_uid=cluster_uid, namespaces=namespaces_of(environment))
+    return Settings(
+        backup_image=image,
+        cluster_uid=cluster_uid,
+        namespaces=namespaces_of(environment),
+        drill_image=environment.get("AVALANCHE_DRILL_IMAGE", ""),
+    )
 
 
 def namespaces_of(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ PACKAGES = (
     "operator/avalanche_operator",
     "images/backup/avalanche_backup",
 )
+PRODUCT = {"operator": "operator", "backup": "backup", "drill": "backup"}
+"""The images of the product, and the folder beneath ``images`` that each is built from: a target of its Containerfile."""
 EXAMPLES = PROJECT / "docs" / "examples" / "images"
 
 
@@ -43,8 +45,8 @@ class Image:
 
 
 def build_product(say: Say) -> tuple[Image, ...]:
-    """Build the operator's and the backup image."""
-    return tuple(_product(name, say) for name in ("operator", "backup"))
+    """Build the operator's image, the backup image, and the one for drills."""
+    return tuple(_product(name, say) for name in PRODUCT)
 
 
 def build_example(name: str, say: Say) -> Image:
@@ -70,17 +72,20 @@ def build_example(name: str, say: Say) -> Image:
 
 def stage_contexts(say: Say) -> None:
     """Lay the build contexts of the product for whoever builds with Docker."""
-    for name in ("operator", "backup"):
-        _stage_product(name, PROJECT / "build" / "images" / name)
-        say(f"build/images/{name} is ready: docker build -f images/{name}/Containerfile build/images/{name}")
+    for folder in dict.fromkeys(PRODUCT.values()):
+        _stage_product(folder, PROJECT / "build" / "images" / folder)
+    for name, folder in PRODUCT.items():
+        command = f"docker build -f images/{folder}/Containerfile --target {name} build/images/{folder}"
+        say(f"build/images/{folder} is ready: {command}")
 
 
 def _product(name: str, say: Say) -> Image:
-    requirements = PROJECT / "requirements" / f"{name}.txt"
-    containerfile = PROJECT / "images" / name / "Containerfile"
+    folder = PRODUCT[name]
+    requirements = PROJECT / "requirements" / f"{folder}.txt"
+    containerfile = PROJECT / "images" / folder / "Containerfile"
     key = _key([containerfile, requirements, *_sources()])
     tag = f"localhost/avalanche-{name}:dev"
-    return _image(tag, key, containerfile, lambda context: _stage_product(name, context), say)
+    return _image(tag, key, containerfile, lambda context: _stage_product(folder, context), say, target=name)
 
 
 def _stage_product(name: str, context: Path) -> None:
@@ -103,7 +108,15 @@ def _stage_product(name: str, context: Path) -> None:
     )  # fmt: skip
 
 
-def _image(tag: str, key: str, containerfile: Path, stage: Callable[[Path], None], say: Say) -> Image:
+def _image(
+    tag: str,
+    key: str,
+    containerfile: Path,
+    stage: Callable[[Path], None],
+    say: Say,
+    *,
+    target: str | None = None,
+) -> Image:
     name = tag.removeprefix("localhost/").partition(":")[0]
     archive = cache_root() / "images" / f"{name}-{key}.tar"
     with locked(cache_root() / "images.lock"):
@@ -127,6 +140,7 @@ def _image(tag: str, key: str, containerfile: Path, stage: Callable[[Path], None
                 containerfile,
                 "--tag",
                 tag,
+                *(("--target", target) if target else ()),
             ]
             _buildah("bud", "--isolation", "chroot", *words, context)
             _save(tag, archive)

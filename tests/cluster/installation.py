@@ -30,11 +30,12 @@ def install(cluster: Cluster, say: Callable[[str], None]) -> None:
     manifest.write_text(json.dumps(document))
     run(*kubectl, "apply", "--server-side", f"--filename={manifest}")
     built = {image.name.rpartition("/")[2].partition(":")[0]: image for image in images}
-    operator, backup = built["avalanche-operator"], built["avalanche-backup"]
+    operator, backup, drill = (built[f"avalanche-{name}"] for name in ("operator", "backup", "drill"))
     say(f"helm upgrade --install {RELEASE} charts/avalanche-backup --namespace {NAMESPACE}")
     run(
         str(cluster.helm), "upgrade", "--install", RELEASE, str(PROJECT / "charts/avalanche-backup"),
         f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}", "--wait", "--timeout=90s", "--take-ownership", "--force-conflicts",
         f"--set=operator.image={operator.name}", f"--set=backup.image={backup.name}",
+        f"--set=drill.image={drill.name}",
         f"--set=operator.podAnnotations.image-key={operator.key}",
     )  # fmt: skip

@@ -16,6 +16,7 @@ MAIL: Object = {
     "name": "mail",
     "email": {"host": "mail", "from": "a@b", "to": ["c@d"], "credentialsSecretRef": {"name": "mail"}},
 }
+RECIPIENT = "age1" + "q" * 58
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -91,6 +92,26 @@ REFUSED = {
         "should match",
     ),
     "a size without a unit": (_policy(DATABASE, verification={"maxSize": "1000000"}), "such as 100Gi"),
+    "a drill that compares with what is no number": (
+        _policy(DATABASE, verification={"drill": {"queries": [{"sql": "SELECT 1", "expect": "> many"}]}}),
+        "stands a number",
+    ),
+    "a question to files": (
+        _policy(FILES, verification={"drill": {"queries": [{"sql": "SELECT 1", "expect": "1"}]}}),
+        "names a postgresql or sqlite source",
+    ),
+    "a question to one of two databases, and to neither": (
+        _policy(
+            DATABASE,
+            {**DATABASE, "name": "other"},
+            verification={"drill": {"queries": [{"sql": "SELECT 1", "expect": "1"}]}},
+        ),
+        "names a postgresql or sqlite source",
+    ),
+    "a drill of what nothing opens": (
+        _policy(DATABASE, encryption={"recipients": [RECIPIENT]}, verification={"drill": {}}),
+        "encryption.identitySecretRef",
+    ),
     "a verification at six fields": (
         _policy(DATABASE, verification={"schedule": "0 0 6 * * *"}),
         "five fields",

@@ -16,6 +16,7 @@ from avalanche_contract.request import (
     CatalogRequest,
     CleanupRequest,
     DeleteRequest,
+    DrillRequest,
     HoldRequest,
     NotifyRequest,
     ProbeRequest,
@@ -29,6 +30,7 @@ from avalanche_contract.result import (
     Checked,
     Copy,
     Decision,
+    Drilled,
     Entry,
     Listed,
     Mark,
@@ -70,6 +72,8 @@ class World:
         """By backup ID: the storages whose copy is damaged."""
         self.known_rotten: set[str] = set()
         """What people were told of."""
+        self.drill_fails: str | None = None
+        """The reason for which drills fail."""
         self.plan_changes_once = False
         self.clock_skew_seconds = 0
         self.lose_results_of: set[str] = set()
@@ -233,6 +237,8 @@ class World:
             return base.model_copy(update={"notification": told, **failed}), []
         if isinstance(request, VerifyRequest):
             return self._verify(request, base)
+        if isinstance(request, DrillRequest):
+            return self._drill(request, base)
         return self._act(request, base)
 
     def _list(self, request: CatalogRequest, found: list[Entry], base: Result) -> tuple[Result, list[str]]:
@@ -348,6 +354,33 @@ class World:
             verified_time=self.time if good else None,
             copies=copies,
         )
+
+    def _drill(self, request: DrillRequest, base: Result) -> tuple[Result, list[str]]:
+        """Restore the newest backup, and look at it."""
+        if not self.bucket:
+            none = {"verdict": "Failed", "reason": "NoGoodBackup", "message": "there is no good backup yet"}
+            return base.model_copy(update=none), []
+        backup_id, good = max(each.backup_id for each in self.bucket.values()), self.drill_fails is None
+        told = Drilled(
+            backup_id=backup_id,
+            storage="s3",
+            time=self.time,
+            succeeded=good,
+            reason=self.drill_fails or "Drilled",
+            message=f"{backup_id} was {'' if good else 'not '}restored",
+            duration_seconds=3.5,
+            restore_seconds=2.25,
+        )
+        verdict = {
+            "verdict": "Succeeded" if good else "Failed",
+            "reason": told.reason,
+            "message": told.message,
+        }
+        lines = [
+            write_line(request.nonce, "drilled", told),
+            write_line(request.nonce, "end", {"count": 1}),
+        ]
+        return base.model_copy(update=verdict), lines
 
     def _decide(self, backup_id: str, last: bool) -> Decision:
         mark = self.held.get(backup_id, Mark())

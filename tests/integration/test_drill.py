@@ -330,6 +330,15 @@ def test_a_drill_that_is_killed_leaves_no_server(
             subprocess.run(["rm", "-r", each], check=True)
 
 
+def test_what_does_not_fit_into_the_folder_is_refused_before_anything_is_read(
+    runner: Runner, plain: PostgresqlSource
+) -> None:
+    runner.backup(plain)
+    with pytest.raises(DrillFailed, match=r"may hold 1 MiB, .*verification\.drill\.scratch") as failed:
+        drill(runner, scratch_bytes=2**20)
+    assert failed.value.reason == "ScratchTooSmall" and outcome(runner).steps == {}
+
+
 def test_a_newer_server_takes_the_backup_of_an_older_one(
     runner: Runner, plain: PostgresqlSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

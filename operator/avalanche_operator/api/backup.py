@@ -17,6 +17,7 @@ from avalanche_operator.api.common import (
     rules,
     unchanged,
 )
+from avalanche_operator.api.drill import DrillRun
 from avalanche_operator.api.notification import NotificationStatus
 
 Phase = Literal["Pending", "Running", "Verifying", "Succeeded", "Suspect", "Failed", "Skipped"]
@@ -186,7 +187,7 @@ class BackupStatus(ApiModel):
     phase: Phase | None = None
     """Only `Succeeded` is a backup that was written, read back and found whole."""
     conditions: Conditions = ()
-    """`Ready`: the run left a good backup. `Available`: its data is in storage. `Verified`: what verifications found since. `CopiesComplete`: of several destinations, each holds a copy. `ChangeApplied`: what the spec asks for was done."""
+    """`Ready`: the run left a good backup. `Available`: its data is in storage. `Verified`: what verifications found since. `Drilled`: whether the last drill of it restored it. `CopiesComplete`: of several destinations, each holds a copy. `ChangeApplied`: what the spec asks for was done."""
     job: Name | None = None
     """The Job of a manual run, once there was one."""
     lookup: Lookup | None = None
@@ -232,6 +233,8 @@ class BackupStatus(ApiModel):
     """What a person should know, and what did not stop the run."""
     verification: Verification | None = None
     """The last verdict on the stored bytes."""
+    drill: DrillRun | None = None
+    """The last drill of this backup."""
     kept_by: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(max_length=32)] | None = None
     """Why the last cleanup kept it: `daily-3`, `monthly-7`, `last-verified`, `manual`, `hold`."""
     held: bool | None = None

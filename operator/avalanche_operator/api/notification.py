@@ -89,7 +89,7 @@ class PolicyNotification(ApiModel):
     urls_secret_ref: UrlsReference | None = None
     """Chat, push and webhooks, by URLs of apprise: most hold a token, so they lie in a Secret."""
     events: Annotated[tuple[Event, ...], Field(min_length=1, max_length=7)] = EVENTS
-    """What is told: a `Failed` run, the first good one after it (`Recovered`), a `Suspect` backup, one whose stored bytes are damaged (`VerificationFailed`), slots without a run (`Missed`), a recovery objective (`ObjectiveMissed`; that it is met again is `Recovered`), a drill of the command line that failed (`DrillFailed`)."""
+    """What is told: a `Failed` run, the first good one after it (`Recovered`), a `Suspect` backup, one whose stored bytes are damaged (`VerificationFailed`), slots without a run (`Missed`), a recovery objective (`ObjectiveMissed`; that it is met again is `Recovered`), a drill that failed (`DrillFailed`)."""
 
 
 Notifications = Annotated[

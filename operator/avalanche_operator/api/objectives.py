@@ -27,7 +27,7 @@ class PolicyObjectives(ApiModel):
     recovery_point_seconds: Annotated[int, Field(ge=60, le=YEAR_SECONDS)] | None = None
     """How old the data of the newest good backup may be (RPO). Longer than the schedule's pause and a run together."""
     recovery_time_seconds: Annotated[int, Field(ge=1, le=YEAR_SECONDS)] | None = None
-    """How long a restore of everything may take (RTO): that of the last one, or what its plan estimates."""
+    """How long a restore of everything may take (RTO): that of the last one or of the last good drill, whichever is newer, or what a plan estimates."""
 
 
 class ObjectivesStatus(ApiModel):

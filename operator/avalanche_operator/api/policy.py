@@ -21,6 +21,7 @@ from avalanche_operator.api.common import (
     rule,
     rules,
 )
+from avalanche_operator.api.drill import DrillRun, DrillsStatus
 from avalanche_operator.api.notification import Notifications, NotificationStatus
 from avalanche_operator.api.objectives import ObjectivesStatus, PolicyObjectives
 from avalanche_operator.api.pod import Group, PodTemplate
@@ -129,6 +130,9 @@ class PolicySigning(ApiModel):
     """Public keys. Where they are given, a backup that none of them has signed is not restored, not copied and counted as none by retention; left out, signatures are not looked at."""
 
 
+_NO_DRILL = "!has(self.verification) || !has(self.verification.drill)"
+
+
 class BackupPolicySpec(ApiModel):
     """What a person declares."""
 
@@ -146,6 +150,17 @@ class BackupPolicySpec(ApiModel):
             rule(
                 "!has(self.minCopies) || self.minCopies <= self.destinations.size()",
                 "minCopies is at most the number of destinations",
+            ),
+            rule(
+                f"{_NO_DRILL} || !has(self.encryption) || has(self.encryption.identitySecretRef)",
+                "verification.drill opens what is encrypted: name the Secret that does, by encryption.identitySecretRef",
+            ),
+            rule(
+                f"{_NO_DRILL} || !has(self.verification.drill.queries) || self.verification.drill.queries.all(query,"
+                " has(query.source) ? self.sources.exists(each, each.name == query.source && !has(each.files))"
+                " : self.sources.filter(each, !has(each.files)).size() == 1)",
+                "each of verification.drill.queries names a postgresql or sqlite source of this policy, by source; it may be"
+                " left out where there is just one",
             ),
         )
     )
@@ -172,7 +187,7 @@ class BackupPolicySpec(ApiModel):
     """The UID of another cluster whose policy of this namespace and name owns the folder in storage: the next backup makes it this
     cluster's. Only the present owner counts, as `OwnedByAnother` names it: once adopted, the field says nothing more."""
     suspend: bool = False
-    """Start no scheduled runs, no cleanups and no verifications; Backups made by hand run all the same."""
+    """Start no scheduled runs, no cleanups, no verifications and no drills; Backups made by hand run all the same."""
     starting_deadline_seconds: Annotated[int, Field(ge=60, le=604800)] = 3600
     """How late a run may still start, after the cluster was away."""
     concurrency_policy: Literal["Forbid", "Allow"] = "Forbid"
@@ -206,7 +221,7 @@ class BackupPolicySpec(ApiModel):
     retention: PolicyRetention | None = None
     """Which backups stay. Left out, everything is kept and nothing is cleaned up."""
     verification: PolicyVerification = PolicyVerification()
-    """When and how much of what lies in storage is read back again."""
+    """When and how much of what lies in storage is read back again, and whether it is restored to prove it."""
     objectives: PolicyObjectives | None = None
     """What a recovery must keep to; left out, nothing is judged."""
     compression: PolicyCompression = PolicyCompression()
@@ -262,7 +277,7 @@ class BackupPolicyStatus(ApiModel):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The generation of the spec that this status is about."""
     conditions: Conditions = ()
-    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `RetentionApplied`: what the last cleanup came to. `BackupsVerified`: what verifications found; False as long as one of its backups is damaged. `ObjectivesMet`: whether the objectives are met, and since when. `Paused`: a restore works on the sources."""
+    """`Ready`: sources and storage can be used. `CopiesComplete`: of several destinations, all can be used. `LastRunSucceeded`: what the last run came to. `RetentionApplied`: what the last cleanup came to. `BackupsVerified`: what verifications found; False as long as one of its backups is damaged. `Drilled`: whether the last drill restored a backup. `ObjectivesMet`: whether the objectives are met, and since when. `Paused`: a restore works on the sources."""
     schedule: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="The schedule with every H and jitterSeconds resolved."
     )
@@ -298,5 +313,9 @@ class BackupPolicyStatus(ApiModel):
     """The last verification that was recorded."""
     last_verified_time: Moment | None = None
     """When a verification last found everything whole that it read."""
+    last_drill: DrillRun | None = None
+    """The last drill that was recorded."""
+    drills: DrillsStatus | None = None
+    """What the last good drill measured, and what people were told of drills."""
     objectives: ObjectivesStatus | None = None
     """What the objectives were judged by."""

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from avalanche_operator.api.common import ApiModel, Moment, Name, rule, rules
+from avalanche_operator.api.drill import PolicyDrill
 from avalanche_operator.api.schedule import Schedule
 
 Size = Annotated[
@@ -36,6 +37,9 @@ class PolicyVerification(ApiModel):
     """How many backups one verification reads."""
     max_size: Size = "100Gi"
     """How much of stored bytes one verification reads in each storage; one backup is read at least, however large."""
+
+    drill: PolicyDrill | None = None
+    """Restore the newest good backup into something that is thrown away, and look at it; left out, none is."""
 
     @property
     def max_bytes(self) -> int:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from avalanche_operator.api.backup import TERMINAL, BackupSpec, BackupStatus
 from avalanche_operator.backups.decide import condition, copies_complete, readable
+from avalanche_operator.drilling.decide import condition as drilled
 from avalanche_operator.keeping.decide import conditions
 from avalanche_operator.kube import events
 from avalanche_operator.kube.conditions import merge_conditions, ready
@@ -24,7 +25,7 @@ async def write_status(found: Object, after: BackupStatus, around: Surroundings)
     before = (found.get("status") or {}).get("conditions") or ()
     verdicts = (
         *ready(condition(after), stalled=after.phase in TERMINAL),
-        *(each for each in (copies_complete(after), verified(after)) if each),
+        *(each for each in (copies_complete(after), verified(after), drilled(after)) if each),
         *conditions(BackupSpec.model_validate(found["spec"]), after, generation),
     )
     document = after.model_copy(update={"observed_generation": generation, "conditions": ()}).model_dump(
@@ -33,7 +34,7 @@ async def write_status(found: Object, after: BackupStatus, around: Surroundings)
     document["conditions"] = merge_conditions(before, verdicts, generation=generation, now=now)
     if document == found.get("status"):
         return True
-    news = events.news(before, verdicts, "Ready", "Available", "Verified", "ChangeApplied")
+    news = events.news(before, verdicts, "Ready", "Available", "Verified", "Drilled", "ChangeApplied")
     told = news if after.phase in TERMINAL else None
     return await events.write_status(around.gateway, found, document, news=told, now=now)
 

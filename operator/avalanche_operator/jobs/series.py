@@ -70,6 +70,7 @@ async def hear(gateway: Gateway, job: Object, nonce: str) -> tuple[Outcome, Answ
             decisions=answer.decisions + more.decisions,
             checked=answer.checked + more.checked,
             listed=answer.listed + more.listed,
+            drilled=more.drilled or answer.drilled,
             complete=more.complete if name == outcome.pod else answer.complete,
         )
     return outcome, answer

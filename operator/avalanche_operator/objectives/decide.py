@@ -1,4 +1,4 @@
-"""Whether the objectives of a policy are met, by its newest good backup and its last restore. Pure.
+"""Whether the objectives of a policy are met, by its newest good backup and its last restore or drill. Pure.
 
 Messages name moments and not ages, so that nothing is written anew as time passes; ``due`` is the moment at which the
 answer changes by time alone.
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from avalanche_contract.base import format_time
 from avalanche_contract.notification import QUIET
+from avalanche_operator.api.drill import DrillsStatus
 from avalanche_operator.api.notification import PolicyNotification
 from avalanche_operator.api.objectives import ObjectivesStatus, PolicyObjectives
 from avalanche_operator.api.restore import RestoreRequestSpec, RestoreRequestStatus
@@ -44,9 +45,9 @@ class Judged:
     due: datetime | None = None
 
 
-def measured(restores: Iterable[Object], policy: str) -> Measured | None:
-    """Give the last restore of everything of a policy that succeeded; without one, the last plan that estimates."""
-    done: list[Measured] = []
+def measured(restores: Iterable[Object], policy: str, drills: DrillsStatus | None = None) -> Measured | None:
+    """Give the last restore of everything of a policy, or drill, that succeeded; else the last plan that estimates."""
+    done: list[Measured] = _drilled(drills)
     planned: list[Measured] = []
     for each in restores:
         try:
@@ -69,6 +70,13 @@ def measured(restores: Iterable[Object], policy: str) -> Measured | None:
     return max(done or planned, key=lambda one: one.when, default=None)
 
 
+def _drilled(drills: DrillsStatus | None) -> list[Measured]:
+    if drills is None or drills.restore_seconds is None or drills.last_successful_time is None:
+        return []
+    by = f"the drill of {format_time(drills.last_successful_time)} took it"
+    return [Measured(drills.restore_seconds, by, drills.last_successful_time)]
+
+
 def of_point(seconds: int, newest: datetime | None, created: datetime, now: datetime) -> Judged:
     """Say whether the newest good backup is new enough; before the first one, a policy has as long as that."""
     due = (newest or created) + timedelta(seconds=seconds)
@@ -89,7 +97,7 @@ def of_time(seconds: int, found: Measured | None) -> Judged:
     allowed = f"a recovery may take {_span(seconds)}"
     if found is None:
         return Judged(
-            "Unknown", "RecoveryTimeUnknown", f"{allowed}, and none was measured: restore or plan one"
+            "Unknown", "RecoveryTimeUnknown", f"{allowed}, and none was measured: drill, restore or plan one"
         )
     told = f"it takes {_span(found.seconds)} ({found.by}); {allowed}"
     if found.seconds > seconds:

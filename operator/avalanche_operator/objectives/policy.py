@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from avalanche_operator.api.drill import DrillsStatus
 from avalanche_operator.api.objectives import ObjectivesStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.kube.conditions import Verdict
@@ -30,7 +31,11 @@ class Aimed:
 
 
 async def look_at_objectives(
-    found: Object, newest: datetime | None, restores: Iterable[Object], around: Surroundings
+    found: Object,
+    newest: datetime | None,
+    restores: Iterable[Object],
+    drills: DrillsStatus | None,
+    around: Surroundings,
 ) -> Aimed:
     """Judge them, and go on telling; ``newest`` is the moment of the data of the newest good backup."""
     spec = BackupPolicySpec.model_validate(found["spec"])
@@ -38,7 +43,7 @@ async def look_at_objectives(
         return Aimed()
     status = BackupPolicyStatus.model_validate(found.get("status") or {}).objectives or ObjectivesStatus()
     meta, now = found["metadata"], around.now()
-    took = measured(restores, meta["name"])
+    took = measured(restores, meta["name"], drills)
     created = datetime.fromisoformat(meta["creationTimestamp"])
     verdict, due = judged(spec.objectives, newest=newest, found=took, created=created, now=now)
     status = await _told(found, status, verdict, around)

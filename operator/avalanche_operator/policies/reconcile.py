@@ -12,6 +12,7 @@ from avalanche_contract.base import format_time
 from avalanche_operator.api.common import ApiModel, ProbeStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus, Identity
 from avalanche_operator.backups.build import scheduled_backup
+from avalanche_operator.drilling.policy import Drills, apply_drill, look_at_drills
 from avalanche_operator.jobs.build import PlanImpossible, fingerprint, job
 from avalanche_operator.jobs.observe import controlled_by
 from avalanche_operator.jobs.probing import known, next_probe, recorded, refused, verdict_of
@@ -67,18 +68,20 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
     jobs = await _runs_of(found, scheduled, around)
     kept = await look_at_cleanups(found, around)
     read = await look_at_verifications(found, around)
+    drills = await look_at_drills(found, around)
     tally = await _count(key, jobs, around)  # after what they said of its backups is shown
     created = await _show_runs(found, jobs, tally.phases, around)
     restores = await around.gateway.list("RestoreRequest", key.namespace)
     runs = runs_known(scheduled, jobs, tally.last_slot)
     slots = await look_at_slots(found, looked.schedule, runs, around)
-    aimed = await look_at_objectives(found, tally.newest, restores, around)
-    state = _State(tally.runs(status), paused(restores, key.name), scheduled, slots, kept, read, aimed)
+    aimed = await look_at_objectives(found, tally.newest, restores, drills.status, around)
+    parts = (scheduled, slots, kept, read, drills, aimed)
+    state = _State(tally.runs(status), paused(restores, key.name), *parts)
     if await _write(found, looked, state, around):  # what is forgotten was counted before
         await forget_superfluous(found, tally.failed, around)
     await _tidy(found, looked, surplus(found, jobs, tally.phases), around)
     soon = 1.0 if created or slots.pending else looked.again_seconds
-    return min(soon, aimed.again_seconds) if aimed.again_seconds is not None else soon
+    return min(each for each in (soon, aimed.again_seconds, drills.again_seconds) if each is not None)
 
 
 async def _look(found: Object, status: BackupPolicyStatus, around: Surroundings) -> Looked:
@@ -112,6 +115,7 @@ async def _look_at_parts(found: Object, timed: Looked, around: Surroundings) -> 
     await apply_owned(found, cron_job(applied, timed.schedule or ""), around.gateway)
     await apply_cleanup(applied, around)
     await apply_verification(applied, around)
+    await apply_drill(applied, around)
     looked = replace(timed, identity=applied.identity, copies=applied.copies)
     if applied.unplaceable:  # its CronJob is suspended
         looked = replace(looked, next_schedule=None)
@@ -223,13 +227,15 @@ class _State:
     slots: Slots
     kept: Kept
     read: Read
+    drills: Drills
     aimed: Aimed
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Give the conditions."""
         verified = self.read.verdict(self.runs.damaged)
-        told = (self.runs.verdict, self.kept.verdict, verified, self.aimed.verdict, self.paused)
+        proven = (self.kept.verdict, verified, self.drills.verdict, self.aimed.verdict)
+        told = (self.runs.verdict, *proven, self.paused)
         return tuple(each for each in told if each)
 
 
@@ -261,13 +267,15 @@ async def _write(found: Object, looked: Looked, state: _State, around: Surroundi
         "sizeBytes": state.runs.size_bytes,
         "lastCleanup": _document(state.kept.last),
         "objectives": _document(state.aimed.status),
+        "lastDrill": _document(state.drills.last),
+        "drills": _document(state.drills.status) or None,
         "lastVerification": _document(state.read.last),
         "lastVerifiedTime": format_time(time) if (time := state.read.last_verified_time) else None,
     }
     document = {name: value for name, value in document.items() if value is not None}
     if document == found.get("status"):
         return True
-    told = news(before, verdicts, "Ready", "RetentionApplied", "BackupsVerified", "ObjectivesMet")
+    told = news(before, verdicts, "Ready", "RetentionApplied", "BackupsVerified", "Drilled", "ObjectivesMet")
     return await write_status(around.gateway, found, document, news=told, now=around.now())
 
 

@@ -95,5 +95,14 @@ def _later(schedule: str, minute: str, uid: str, jitter_seconds: int) -> str:
     return str(int(minute) + _stable(uid, len(_RANGES)) % (max(0, room) + 1))
 
 
+def spread(schedule: str, uid: str, jitter_seconds: int) -> str:
+    """Resolve the schedule of what a policy does besides its runs; jitter counts where the minute is one number.
+
+    :raises ScheduleInvalid: as :func:`resolve`.
+    """
+    found = resolve(schedule, uid)
+    return resolve(found, uid, jitter_seconds) if found.split()[0].isdigit() else found
+
+
 def _stable(uid: str, place: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{uid}/{place}".encode()).digest()[:8], "big")

@@ -12,7 +12,7 @@ from avalanche_operator.jobs.build import JobPlan, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, storage_part, trusting
 from avalanche_operator.notifications.build import notifications_part
 from avalanche_operator.policies.build import Applied, cron_job_of
-from avalanche_operator.policies.schedule import resolve
+from avalanche_operator.policies.schedule import spread
 
 Object = dict[str, Any]
 
@@ -28,9 +28,7 @@ def verification_schedule(applied: Applied) -> str:
     :raises ScheduleInvalid: the schedule cannot be used.
     """
     spec, uid = applied.spec, applied.policy["metadata"]["uid"]
-    schedule = resolve(spec.verification.schedule, uid)
-    one_minute = schedule.split()[0].isdigit()
-    return resolve(schedule, uid, spec.jitter_seconds) if one_minute else schedule
+    return spread(spec.verification.schedule, uid, spec.jitter_seconds)
 
 
 def storage_mounts(applied: Applied) -> Mounts:

@@ -193,14 +193,16 @@ def _check_room(drill: _Drill, artifacts: Sequence[ArtifactMetadata]) -> None:
     """Refuse what cannot fit before anything is read; one after the other is there, unless they are kept."""
     sizes = [int(each.statistics.get("database_bytes") or each.source_bytes) for each in artifacts]
     needed = sum(sizes) if drill.request.keep else max(sizes, default=0)
+    limit = drill.request.scratch_bytes
     try:
         free = shutil.disk_usage(drill.folder).free
     except OSError:
         return
-    if free < needed:
+    if min(free, limit if limit is not None else free) < needed:
+        room = f"has {free // 2**20} MiB free" if free < needed else f"may hold {(limit or 0) // 2**20} MiB"
+        where = "TMPDIR" if limit is None else "verification.drill.scratch"
         raise DrillFailed(
-            f"{drill.folder} has {free // 2**20} MiB free, and the restored data takes about {needed // 2**20}: give it more "
-            "room (TMPDIR)",
+            f"{drill.folder} {room}, and the restored data takes about {needed // 2**20}: give it more room ({where})",
             reason="ScratchTooSmall",
         )
 
