@@ -73,6 +73,8 @@ class Entry(Lenient):
     status: Literal["Succeeded", "Suspect"]
     reason: str = ""
     """Of a suspect one: CamelCase."""
+    anomaly_accepted: bool = False
+    """Of a suspect one: a person has said that it is right."""
     message: str = ""
     location: str = ""
     """Where it lies, for a person: ``s3://bucket/prefix/database/database_…_metadata.json``."""

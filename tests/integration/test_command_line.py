@@ -52,6 +52,12 @@ class Project:
         return json.loads(ended.stdout)
 
 
+def log_of(project: Project) -> list[dict[str, Any]]:
+    """Give the lines of the log of the only day."""
+    (file,) = (project.folder / "data/backups/logs").glob("backup_*.log")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)

@@ -19,7 +19,7 @@ from avalanche_backup.cli.main import main
 from avalanche_contract.storage import S3Storage
 from tests.integration import servers
 from tests.integration.servers import Seaweed
-from tests.integration.test_command_line import PROGRAM, Project
+from tests.integration.test_command_line import PROGRAM, Project, log_of
 
 
 class CloudProject(Project):
@@ -116,6 +116,7 @@ def test_a_bucket_that_fails_costs_its_copy_alone_and_has_an_exit_code_of_its_ow
     project.configure(**change)
     ended = project.run("-o", "json", "files")
     assert ended.returncode == 24 and "warning: no copy in s3" in ended.stderr
+    assert log_of(project)[-1]["exit_code"] == 24
     assert json.loads(ended.stdout)["status"] == "succeeded" and len(project.local) == 3
     project.configure()
     assert [each["action"] for each in project.json("sync")] == ["Upload"]

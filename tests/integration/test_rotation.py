@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from avalanche_backup import catalog, layout
-from avalanche_backup.errors import StorageInvalid, StorageUnavailable, VerificationFailed
+from avalanche_backup.errors import Failure, StorageInvalid, StorageUnavailable, VerificationFailed
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import destinations
@@ -22,7 +22,7 @@ from avalanche_contract.request import CleanupRequest, Retention, Rotation, Veri
 from avalanche_contract.result import Result
 from avalanche_contract.source import FilesSource
 from avalanche_contract.storage import DirectoryStorage, S3Storage, Storage
-from tests.fakes.stores import Troubled
+from tests.fakes.stores import Trouble, Troubled
 from tests.integration import mail
 from tests.integration.mail import ENV_PASSWORD, PASSWORD, Mail
 from tests.integration.runs import NOBODY, NONCE, PREFIX, WRITER, Runner
@@ -209,23 +209,49 @@ def test_where_no_place_answers_nothing_is_said_of_any_backup(runner: Runner, tm
     assert told(runner) == {}
 
 
+def _beset(monkeypatch: pytest.MonkeyPatch, trouble: Trouble) -> None:
+    """Let a trouble stand before every store that a verification opens."""
+    monkeypatch.setattr(destinations, "open_store", lambda each: Troubled(open_store(each), trouble))
+
+
 def test_a_storage_that_goes_away_midway_ends_the_night_and_damages_nothing(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = made(runner, tmp_path, 3)
+    ids = made(runner, tmp_path, 4)
 
     def trouble(operation: str, key: str) -> None:
-        if operation == "read" and ids[1] in key and key.endswith(".gz"):
+        if operation == "read" and ids[0] not in key and key.endswith(".gz"):
             raise StorageUnavailable("away")
 
-    def opened(storage: Storage) -> Store:
-        return Troubled(open_store(storage), trouble)
-
-    monkeypatch.setattr(destinations, "open_store", opened)
+    _beset(monkeypatch, trouble)
     with pytest.raises(StorageUnavailable):
-        rotate(runner, 3)
-    assert told(runner) == {ids[0]: "Verified", ids[1]: "NotVerified"}
+        rotate(runner, 4)
+    assert told(runner) == {ids[0]: "Verified", ids[1]: "NotVerified", ids[2]: "NotVerified"}
     assert verdict(runner, ids[1]) == {}
+
+
+@pytest.mark.parametrize(
+    ("failure", "ending"),
+    [(StorageUnavailable, ".gz"), (StorageInvalid, ".gz"), (StorageInvalid, "_metadata.json")],
+)
+def test_what_the_storage_does_not_give_takes_no_turn_away_and_does_not_pass_for_whole(
+    failure: type[Failure], ending: str, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = made(runner, tmp_path, 4)
+
+    def trouble(operation: str, key: str) -> None:
+        if operation == "read" and ids[0] in key and key.endswith(ending):
+            raise failure("it is in an archive")
+
+    _beset(monkeypatch, trouble)
+    for day, turn in ((4, ids[1]), (5, ids[2])):
+        try:
+            result = rotate(runner, day, max_backups=1)
+            assert (result.verdict, result.reason) == ("Succeeded", "BackupsNotRead")
+            assert "1 not read: it is in an archive" in result.message
+        except StorageUnavailable:
+            assert failure is StorageUnavailable
+        assert told(runner) == {ids[0]: "NotVerified", turn: "Verified"}
 
 
 def test_a_backup_that_a_cleanup_removes_meanwhile_is_not_damaged(
@@ -299,6 +325,28 @@ def test_damage_that_nobody_could_be_told_of_is_told_the_next_morning(
         with pytest.raises(VerificationFailed):
             rotate(runner, 1, Notifications(channels=(channel,)))
     assert len(server.received) == 1
+
+
+def test_where_no_second_write_is_taken_the_same_damage_is_told_once(
+    server: Mail, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = made(runner, tmp_path, 2)
+    rotate(runner, 2)  # both verdicts lie there now, and stay
+    damage(runner.storage, ids[0])
+
+    def trouble(operation: str, key: str) -> None:
+        if operation == "put" and runner.store.head(key) is not None:
+            raise StorageInvalid("append-only")
+
+    _beset(monkeypatch, trouble)
+    for day in (3, 4, 5):
+        with pytest.raises(VerificationFailed):
+            rotate(runner, day, Notifications(channels=(server.channel(),)))
+    assert len(server.received) == 1
+    damage(runner.storage, ids[1])
+    with pytest.raises(VerificationFailed):
+        rotate(runner, 6, Notifications(channels=(server.channel(),)))
+    assert len(server.received) == 2, "what is new is told all the same"
 
 
 def test_in_a_bucket_it_is_the_same(corner: S3Storage, runner: Runner, tmp_path: Path) -> None:

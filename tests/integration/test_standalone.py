@@ -21,7 +21,7 @@ import yaml
 
 from tests.integration import mail
 from tests.integration.mail import PASSWORD, Mail
-from tests.integration.test_command_line import PROGRAM, Project
+from tests.integration.test_command_line import PROGRAM, Project, log_of
 
 HOLD = "import sys, pathlib; from avalanche_backup.cli.runlock import exclusive\nwith exclusive(pathlib.Path('data/backups')): print('held', flush=True); sys.stdin.read()"
 
@@ -54,11 +54,6 @@ def forget(project: Project) -> None:
     """Remove what failed runs left: the same failure is told once in twelve hours."""
     for path in (project.folder / "data/backups").rglob("*_attempt.json"):
         path.unlink()
-
-
-def log_of(project: Project) -> list[dict[str, Any]]:
-    (file,) = (project.folder / "data/backups/logs").glob("backup_*.log")
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @contextmanager

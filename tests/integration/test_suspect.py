@@ -26,7 +26,7 @@ from avalanche_contract.storage import DirectoryStorage, Storage
 from tests.integration.conftest import FINGERPRINT
 from tests.integration.runs import NONCE, PREFIX, WRITER, Runner
 from tests.integration.servers import Postgres
-from tests.integration.test_command_line import Project
+from tests.integration.test_command_line import Project, log_of
 
 BEGIN = datetime(2026, 3, 1, 2, tzinfo=UTC)
 
@@ -124,6 +124,11 @@ def test_a_collapsed_database_is_kept_shown_and_no_backup_to_retention_until_it_
     assert still.verdict == "Suspect"  # what is suspect is no measure for what comes after it
     days.runner.hold(odd.backup_id or "", accept_anomaly=True)
     assert days.reasons()[odd.backup_id or ""] == ("last-verified", "daily-1")
+    days.runner.reported.entries.clear()
+    days.runner.run_catalog()
+    assert [each.backup_id for each in days.runner.reported.entries if each.anomaly_accepted] == [
+        odd.backup_id
+    ]
     assert days.next().verdict == "Succeeded"
     _sql(application, "DELETE FROM a WHERE rowid > 4")
     worse = days.next()
@@ -336,6 +341,8 @@ def test_the_command_line_ends_with_16_says_what_to_do_and_lists_what_was_accept
     odd = project.run("-o", "json", "files")
     made = json.loads(odd.stdout)
     assert odd.returncode == 16 and made["anomalies"][0]["reason"] == "Shrunken"
+    codes = [each["exit_code"] for each in log_of(project) if each["event"] == "ended"]
+    assert codes == [0, 16], "the log says what the process said"
     assert f"accept-anomaly --backup-id {made['backup_id']}" in odd.stderr and "30 % less" in odd.stderr
     assert "suspect" in project.run("list").stdout
     shown = project.run("restore", "files", "--backup-id", made["backup_id"], "--dry-run")

@@ -311,6 +311,18 @@ def write_verification(
     store.put(layout.verification_key(prefix, named), json.dumps(document, indent=2).encode(), overwrite=True)
 
 
+def remember_told(store: Store, prefix: str, named: str, *, message: str, now: datetime) -> None:
+    """Note create-only that people know of some damage: for a storage that takes no second write of a verdict."""
+    document = {"backup_id": named, "message": message, "told_time": format_time(now)}
+    store.put(layout.told_key(prefix, named), json.dumps(document, indent=2).encode())
+
+
+def told_of(store: Store, prefix: str, named: str, message: str) -> str | None:
+    """Give when people were told of just this damage, as :func:`remember_told` noted it."""
+    found = read_json(store, layout.told_key(prefix, named)) or {}
+    return str(found["told_time"]) if found.get("message") == message and found.get("told_time") else None
+
+
 def verification_of(found: Found) -> VerificationStatus:
     """Give the last verdict on a backup: without a later one that of its commit, which read it back and decoded it."""
     if found.verification is None:

@@ -6,7 +6,7 @@
     database/database_20241122_020000.sql.gz            one artifact of a single source
     full/full_20241101_040000_<source>.sql.gz           one of several
     …/…_metadata.json                                   the commit
-    …/…_verification.json  …_drill.json  …_hold.json  …_tombstone.json  …_attempt.json  beside it
+    …/…_verification.json  …_told.json  …_drill.json  …_hold.json  …_tombstone.json  …_attempt.json  beside it
     …/…_restoring_<12 hex>.json                         for each restore that keeps it
     restore-lock.json                                   of the last restore of a target of this policy
 """
@@ -48,6 +48,11 @@ def metadata_key(prefix: str, backup_id: str) -> str:
 def verification_key(prefix: str, backup_id: str) -> str:
     """Give the key of a backup's last verdict."""
     return _beside(prefix, backup_id, "_verification.json")
+
+
+def told_key(prefix: str, backup_id: str) -> str:
+    """Give the key of what people were told of a backup, where its verdict cannot be written a second time."""
+    return _beside(prefix, backup_id, "_told.json")
 
 
 def drill_key(prefix: str, backup_id: str) -> str:

@@ -106,7 +106,7 @@ def survey(store: Store, prefix: str) -> Shelf:
     """Look at everything beneath a policy's folder."""
     listed = [each for folder in layout.folders(prefix) for each in store.list(folder)]
     objects = list({each.key: each for each in listed}.values())  # a list may name an object twice
-    found = [read_one(store, each.key) for each in objects if layout.split_metadata_key(each.key)]
+    found = _read_all(store, [each.key for each in objects if layout.split_metadata_key(each.key)])
     split = [pair for each in objects if (pair := layout.split_object_key(each.key))]
     return Shelf(
         prefix=prefix,
@@ -115,6 +115,24 @@ def survey(store: Store, prefix: str) -> Shelf:
         damaged=tuple(each for each in found if isinstance(each, Damaged)),
         tombstones=tuple(sorted({backup_id for backup_id, rest in split if layout.is_tombstone(rest)})),
     )
+
+
+def _read_all(store: Store, keys: Iterable[str]) -> list[Found | Damaged | None]:
+    """Read metadata; one that the storage does not give costs no other its turn, as long as it gives any.
+
+    :raises StorageInvalid: it gives none.
+    """
+    found: list[Found | Damaged | None] = []
+    refused: list[StorageInvalid] = []
+    for key in keys:
+        try:
+            found.append(read_one(store, key))
+        except StorageInvalid as failure:
+            refused.append(failure)
+            found.append(Damaged(key, failure.message, failure.reason))
+    if refused and len(refused) == len(found):
+        raise refused[0]
+    return found
 
 
 def remove(
@@ -173,7 +191,8 @@ def _remove_rest(store: Store, shelf: Shelf, backup_id: str, keys: Iterable[str]
     chosen = layout.restoring_keys(shelf.prefix, backup_id)
     for key in (*keys, *(each.key for each in shelf.objects if each.key.startswith(chosen))):
         store.delete(key)
-    for beside in (layout.verification_key, layout.drill_key, layout.hold_key, layout.tombstone_key):
+    keep_last = layout.tombstone_key
+    for beside in (layout.verification_key, layout.told_key, layout.drill_key, layout.hold_key, keep_last):
         store.delete(beside(shelf.prefix, backup_id))
 
 

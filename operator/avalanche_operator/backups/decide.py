@@ -139,6 +139,7 @@ def succeeded_by_entry(status: BackupStatus, entry: Entry) -> BackupStatus:
             "warnings": entry.warnings,
             "verification": Verification(status=entry.verification, last_verified_time=entry.verified_time),
             "failure_reason": (entry.reason or "Suspect") if entry.status == "Suspect" else None,
+            "anomaly_accepted": entry.anomaly_accepted or status.anomaly_accepted,
             "message": entry.message[:4096] or _missing(entry.copies) or None,
         }
     )

@@ -18,6 +18,8 @@ from avalanche_operator.kube.conditions import Verdict
 
 Object = dict[str, Any]
 NAMED_MAX = 10
+_NOT_WHOLE = ("CopiesIncomplete", "BackupsNotRead")
+"""Reasons of verifications that ended, and did not find everything whole."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,12 @@ def verdict(last: VerificationRun | None, damaged: Sequence[str], *, suspended: 
         return Verdict("BackupsVerified", "Unknown", "Suspended", "verifications are switched off")
     if last is None:
         return Verdict("BackupsVerified", "Unknown", "Waiting", "no verification has ended yet")
-    good = last.succeeded and last.reason != "CopiesIncomplete"
+    good = last.succeeded and last.reason not in _NOT_WHOLE
     return Verdict("BackupsVerified", "True" if good else "False", last.reason, last.message)
 
 
 def last_verified(before: datetime | None, last: VerificationRun | None) -> datetime | None:
     """Say when a verification last found everything whole that it read."""
-    if last is None or not last.succeeded:
+    if last is None or not last.succeeded or last.reason == "BackupsNotRead":
         return before
     return max(last.time, before) if before else last.time

@@ -204,6 +204,16 @@ def test_what_no_backup_could_show_is_counted_and_stops_nothing(strange: Object)
     assert world.condition("BackupStorage", "s3")["status"] == "True"
 
 
+def test_a_suspect_backup_that_a_person_accepted_counts_here_too() -> None:
+    world = _fresh(
+        _entry(1, status="Suspect", reason="Shrunken", anomaly_accepted=True), _entry(2, status="Suspect")
+    )
+    world.run(8)
+    accepted, other = (_backups(world)[f"nightly-2026010{day}020000"]["status"] for day in (2, 3))
+    assert accepted["anomalyAccepted"] is True and "anomalyAccepted" not in other
+    assert world.condition("Backup", "nightly-20260102020000")["reason"] == "AnomalyAccepted"
+
+
 def test_a_name_that_another_run_has_is_no_obstacle() -> None:
     one = _entry(1)
     world = _fresh(

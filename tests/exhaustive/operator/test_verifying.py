@@ -155,6 +155,7 @@ RUN = VerificationRun(job="a", time=NOW, succeeded=True, reason="Verified", mess
     (RUN, (), "True", "Verified"),
     (RUN.model_copy(update={"reason": "Healed"}), (), "True", "Healed"),
     (RUN.model_copy(update={"reason": "CopiesIncomplete"}), (), "False", "CopiesIncomplete"),
+    (RUN.model_copy(update={"reason": "BackupsNotRead"}), (), "False", "BackupsNotRead"),
     (RUN.model_copy(update={"succeeded": False, "reason": "StorageUnavailable"}), (), "False", "StorageUnavailable"),
     (RUN, ("nightly-1",), "False", "VerificationFailed"),
 ])  # fmt: skip
@@ -175,6 +176,8 @@ def test_when_everything_was_last_whole_does_not_go_back() -> None:
     failed = RUN.model_copy(update={"succeeded": False, "time": LATER})
     assert last_verified(NOW, failed) == NOW and last_verified(None, RUN) == NOW
     assert last_verified(LATER, RUN) == LATER
+    unread = RUN.model_copy(update={"reason": "BackupsNotRead", "time": LATER})
+    assert last_verified(NOW, unread) == NOW
 
 
 def test_a_result_that_was_lost_is_no_success_and_what_was_said_before_still_counts() -> None:

@@ -69,6 +69,15 @@ def test_what_cannot_be_healed_takes_no_turn_away() -> None:
     assert _taken(found, _limits(1)) == ["database_0002", "database_0001"]
 
 
+def test_what_could_not_be_judged_takes_no_turn_away_each_night_anew() -> None:
+    order = Order([_candidate(each) for each in range(9)], _limits(2), heal=True)
+    taken = []
+    for each in order:
+        taken.append(each.backup_id)
+        order.was_read(each, whole=False, judged=each.backup_id > "database_0004")
+    assert taken == [f"database_{number:04}" for number in range(7)]
+
+
 @given(
     sizes=st.lists(st.integers(0, 50), min_size=1, max_size=12),
     lacking=st.sets(st.integers(0, 11)),

@@ -27,6 +27,7 @@ from avalanche_backup.errors import (
 )
 from avalanche_backup.layout import STORAGE_FILE
 from avalanche_backup.metadata import BackupMetadata
+from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import BackupType, parse_backup_id
 from avalanche_contract.request import (
     BackupReference,
@@ -83,7 +84,7 @@ def back_up(configuration: Configuration, backup_type: BackupType) -> tuple[Back
 
     :raises RunUnderWay: another run works here; nothing was done.
     """
-    with recorded(configuration, backup_type), ExitStack() as held:
+    with recorded(configuration, backup_type) as ended, ExitStack() as held:
         try:
             held.enter_context(_alone(configuration))
             places, refused = _usable(configuration.places)
@@ -95,6 +96,9 @@ def back_up(configuration: Configuration, backup_type: BackupType) -> tuple[Back
         told = [each for entry in report.entries for each in entry.copies if each.status != "Verified"]
         if result.verdict == "Suspect":
             structlog.get_logger().warning("suspect", reason=result.reason, message=result.message)
+            ended.exit_code = ExitCode.SUSPECT
+        elif refused or told:
+            ended.exit_code = ExitCode.COPIES_INCOMPLETE
         return metadata_of(configuration, result.backup_id or ""), [*refused, *told]
 
 
@@ -190,15 +194,20 @@ def verify(configuration: Configuration, backup_id: str, *, heal: bool = True) -
     named = reference(first, configuration, backup_id)
     request = VerifyRequest(nonce=nonce(), backup=named, others=tuple(others), heal=heal and bool(others))
     try:
-        with recorded(configuration, f"verify {backup_id}"):
+        with recorded(configuration, f"verify {backup_id}") as ended:
             result, _ = run_request(request)
+            states = {each.status for each in result.copies}
+            if "VerificationFailed" in states:
+                ended.exit_code = ExitCode.VERIFICATION_FAILED
+            elif "NotVerified" in states:
+                ended.exit_code = ExitCode.COPIES_INCOMPLETE
     except VerificationFailed as failure:
         return "VerificationFailed", failure.reason, failure.message
     except IdentityMissing as missing:
         return "NotVerified", missing.reason, missing.message
-    if any(each.status == "VerificationFailed" for each in result.copies):
+    if "VerificationFailed" in states:
         return "VerificationFailed", "CopyDamaged", result.message
-    if any(each.status == "NotVerified" for each in result.copies):
+    if "NotVerified" in states:
         return "NotVerified", "CopiesIncomplete", result.message
     return "Verified", result.reason, result.message
 

@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,22 +25,30 @@ if TYPE_CHECKING:
 _LOG = structlog.get_logger()
 
 
+@dataclass
+class Ended:
+    """How a command ended that did not fail: not every success is one that a script should take for whole."""
+
+    exit_code: int = 0
+
+
 @contextmanager
-def recorded(configuration: Configuration, command: str) -> Iterator[None]:
-    """Keep what a command does in the log."""
+def recorded(configuration: Configuration, command: str) -> Iterator[Ended]:
+    """Keep what a command does in the log; what is yielded takes the exit code of one that did not fail."""
     logfile.begin(configuration.root_dir, configuration.keep_days)
     log = _LOG.bind(command=command, pid=os.getpid())
     log.info("started")
+    ended = Ended()
     try:
-        yield
-    except SystemExit as ended:
-        log.error("ended", exit_code=ended.code)
+        yield ended
+    except SystemExit as left:
+        log.error("ended", exit_code=left.code)
         raise
     except BaseException as error:
         code, reason, message = explain(error)
         log.error("ended", exit_code=int(code), reason=reason, message=message)
         raise
-    log.info("ended", exit_code=0)
+    log.info("ended", exit_code=int(ended.exit_code))
 
 
 def tell_of_refusal(configuration: Configuration, backup_type: BackupType, failure: Failure) -> None:

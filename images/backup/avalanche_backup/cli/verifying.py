@@ -68,6 +68,7 @@ def tell_of_damage(configuration: Configuration, verdicts: list[Verdict], known:
     from avalanche_backup.notifications.send import tell  # noqa: PLC0415
 
     new = [each for each in verdicts if each[1] == DAMAGED and each[0] not in known]
+    new = [each for each in new if not _is_noted(configuration, each)]
     if not new:
         return
     one = new[0][0] if len(new) == 1 else ""
@@ -83,4 +84,32 @@ def tell_of_damage(configuration: Configuration, verdicts: list[Verdict], known:
     told = tell(configuration.notifications, happened)
     if told is not None:
         ConsoleReport().told(told)
+        if told.sent:
+            _note(configuration, new)
     structlog.get_logger().error("backups are damaged", backups=[named for named, _, _, _ in new])
+
+
+def _is_noted(configuration: Configuration, verdict: Verdict) -> bool:
+    """Say whether people know of this damage, though a storage took no second verdict that would say so."""
+    from avalanche_backup import catalog  # noqa: PLC0415
+    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+
+    for place in configuration.places:
+        with suppress(Failure, ValueError):
+            if catalog.told_of(open_store(place.storage), place.prefix, verdict[0], verdict[3]):
+                return True
+    return False
+
+
+def _note(configuration: Configuration, told: list[Verdict]) -> None:
+    """Note that people know, wherever the verdict itself could not be written."""
+    from avalanche_backup import catalog, layout  # noqa: PLC0415
+    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+
+    for place in configuration.places:
+        for named, _, _, message in told:
+            with suppress(Failure, ValueError):
+                store = open_store(place.storage)
+                verdict = catalog.read_json(store, layout.verification_key(place.prefix, named)) or {}
+                if verdict.get("status") != DAMAGED:
+                    catalog.remember_told(store, place.prefix, named, message=message, now=datetime.now(UTC))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from avalanche_backup import catalog, layout
 from avalanche_backup.catalog import Damaged, Found
+from avalanche_backup.holds import read_hold
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
@@ -57,6 +58,9 @@ def _told(store: Store, key: str, found: Found | Damaged) -> Entry | Unreadable:
     if isinstance(found, Damaged):
         return Unreadable(key=key, message=found.message[:MESSAGE_MAX])
     entry = catalog.entry(store, found)
+    if entry.status == "Suspect":
+        said = read_hold(store, found.prefix, entry.backup_id)
+        entry = entry.model_copy(update={"anomaly_accepted": said.anomaly_accepted})
     if len(entry.model_dump_json()) > ENTRY_MAX_BYTES:
         return Unreadable(key=key, message="its metadata is far too long to be one of ours")
     return entry

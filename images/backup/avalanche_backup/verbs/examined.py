@@ -63,6 +63,11 @@ class Examined:
         return tuple(each for each in self.seen if each.damaged)
 
     @property
+    def is_judged(self) -> bool:
+        """Say whether a verdict came of it: some copy is good, or some is damaged."""
+        return self.good is not None or bool(self.damaged)
+
+    @property
     def is_told(self) -> bool:
         """Say whether people know of all that is damaged: told is told once, not every morning."""
         return all(each.told_time for each in self.damaged)

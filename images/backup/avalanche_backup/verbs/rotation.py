@@ -56,8 +56,13 @@ class Order:
             self._waiting.remove(candidate)
             yield candidate
 
-    def was_read(self, candidate: Candidate, *, whole: bool) -> None:
-        """Count one that was read; the first that could not be healed is over and above, and no other is put first."""
+    def was_read(self, candidate: Candidate, *, whole: bool, judged: bool = True) -> None:
+        """Count one that was read; the first that could not be healed is over and above, and no other is put first.
+
+        One that could not be ``judged`` has no new verdict, and is first again the next night: it takes nobody's turn.
+        """
+        if not judged:
+            return
         if self._heal and candidate.lacking and not whole:
             self._heal = False
             return
@@ -91,6 +96,7 @@ def run(
     _list(places, shelves, context)
     candidates = candidates_of(shelves)
     order, done = Order(candidates, rotation, heal=request.heal), list[Examined]()
+    silent, silent_before = list[StorageUnavailable](), False
     for candidate in order:
         examined = verify.examine(places, candidate.backup_id, context, heal=request.heal)
         if isinstance(examined.failure, BackupMissing):
@@ -99,9 +105,15 @@ def run(
         context.report.checked(_checked(examined, context))
         done.append(examined)
         if isinstance(examined.failure, StorageUnavailable):
-            raise examined.failure  # every other one would fail like it
-        order.was_read(candidate, whole=all(each.failure is None for each in examined.seen))
+            silent.append(examined.failure)
+            if silent_before:
+                raise examined.failure  # every other one would fail like it
+        silent_before = isinstance(examined.failure, StorageUnavailable)
+        whole = all(each.failure is None for each in examined.seen)
+        order.was_read(candidate, whole=whole, judged=examined.is_judged)
     _refuse_damage(done, len(candidates))
+    if silent:
+        raise silent[0]
     return Result(
         nonce=request.nonce,
         verb="verify",
@@ -196,6 +208,8 @@ def _checked(examined: Examined, context: Context) -> Checked:
 
 
 def _reason(done: Sequence[Examined]) -> str:
+    if any(each.good is None for each in done):
+        return "BackupsNotRead"
     reasons = {each.reason for each in done}
     return next((each for each in ("CopiesIncomplete", "Healed") if each in reasons), "Verified")
 

@@ -73,6 +73,7 @@ def examine(
     found = next((each.found for each in looked if each.found is not None), None)
     identities = identities_for(found, identity, needed=False) if found else ()
     seen = _same_only([_verify(each, identities, context) for each in looked], backup_id)
+    seen = [_with_told(each, backup_id) for each in seen]
     examined = Examined(backup_id, tuple(seen))
     good = examined.good
     if good is not None and good.found is not None:
@@ -152,6 +153,16 @@ def _verify(seen: Seen, identities: Sequence[Identity], context: Context) -> See
     return seen
 
 
+def _with_told(seen: Seen, backup_id: str) -> Seen:
+    """Look also beside a damaged copy for what could not be written into its verdict: that people know of it."""
+    if not seen.damaged or seen.told_time or seen.failure is None:
+        return seen
+    place, told = seen.place, None
+    with suppress(Failure):
+        told = catalog.told_of(place.store, place.prefix, backup_id, seen.failure.message)
+    return replace(seen, before={**seen.before, "status": DAMAGED, "told_time": told}) if told else seen
+
+
 def _is_leaving(place: Destination, backup_id: str) -> bool:
     """Say whether a removal has come meanwhile: what it takes away is not damaged."""
     with suppress(Failure):
@@ -206,7 +217,7 @@ def _write(
 ) -> None:
     place, now = seen.place, context.now()
     told_time = None if status != DAMAGED else format_time(now) if told else seen.told_time
-    with suppress(StorageInvalid):  # a storage that is read-only: the verdict is told all the same
+    try:
         catalog.write_verification(
             place.store,
             place.prefix,
@@ -216,6 +227,10 @@ def _write(
             now=now,
             told_time=told_time,
         )
+    except StorageInvalid:  # read-only, or append-only: the verdict is told all the same
+        if told:
+            with suppress(StorageInvalid):
+                catalog.remember_told(place.store, place.prefix, backup_id, message=message, now=now)
 
 
 def _result(request: VerifyRequest, context: Context, examined: Examined) -> Result:
