@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,30 +20,51 @@ from tests.cluster.layout import PROJECT, cache_root
 from tests.cluster.processes import run
 from tests.integration import servers
 
-PAGE, PICTURE = PROJECT / "docs" / "benchmarks.md", PROJECT / "docs" / "benchmarks.svg"
+PAGE, PICTURE, KEPT = (PROJECT / "docs" / f"benchmarks.{kind}" for kind in ("md", "svg", "json"))
+QUICK = tools.ENVIRONMENTS / "quick.json"
+TERMINATED = 143
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command line."""
     asked = _arguments(words)
+    signal.signal(signal.SIGTERM, _terminate)
     scale = data.QUICK if asked.quick else data.FULL
-    results = _known(asked.results)
+    kept = asked.results or (QUICK if asked.quick else KEPT)
+    results = _known(kept)
     os.environ |= peers.S3_ENVIRONMENT  # of a server that lives as long as this
     with _ground(asked.folder, scale) as ground:
-        results["machine"] = machine(ground.tools.versions)
+        here = machine(ground.tools.versions)
         if "start" in asked.only:
-            results["start_seconds"] = scenes.start_seconds(ground, asked.rounds)
+            results["start"] = {"machine": here, "seconds": scenes.start_seconds(ground, asked.rounds)}
         for name in (each for each in scenes.SCENES if each in asked.only):
             scene = scenes.SCENES[name](ground)
-            before = results["scenes"].get(scene.name, {}) if asked.add else {}
-            results["scenes"][scene.name] = scenes.measured(scene, asked.rounds, before, _say)
-            asked.results.parent.mkdir(parents=True, exist_ok=True)
-            asked.results.write_text(json.dumps(results, indent=1))
-    asked.results.write_text(json.dumps(results, indent=1))
+            before = _before(results, scene.name, here) if asked.add else {}
+            figures = scenes.measured(scene, asked.rounds, before, _say)
+            results["scenes"][scene.name] = {"machine": here, "figures": figures}
+            _keep(results, kept)
+    _keep(results, kept)
     for row in report.ratios(results):
         _say("  ".join(row))
     if not asked.quick:
-        _publish(results, asked.results)
+        _publish(results, kept)
+
+
+def _terminate(*_: object) -> None:
+    """End as on Ctrl-C: what is measured and the servers go with this."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    sys.exit(TERMINATED)
+
+
+def _before(results: dict[str, Any], scene: str, here: dict[str, Any]) -> dict[str, Any]:
+    """Give the figures that more rounds are added to: those of another machine or day are none of this one's."""
+    known: dict[str, Any] = results["scenes"].get(scene, {})
+    return dict(known["figures"]) if known.get("machine") == here else {}
+
+
+def _keep(results: dict[str, Any], kept: Path) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _publish(results: dict[str, Any], source: Path) -> None:
@@ -61,11 +84,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=["start", *scenes.SCENES], default=["start", *scenes.SCENES],
                         help="some scenes; the others keep the figures that they have")  # fmt: skip
     parser.add_argument(
-        "--add", action="store_true", help="more rounds of what was measured before, with the same code"
+        "--add", action="store_true", help="more rounds of what was measured here today, with the same code"
     )
     parser.add_argument("--folder", type=Path, help="where data and backups lie: 12 GiB of a real disk")
     parser.add_argument(
-        "--results", type=Path, default=tools.ENVIRONMENTS / "results.json", help="where the figures are kept"
+        "--results",
+        type=Path,
+        help="where the figures are kept, those of scenes that are not measured now as well",
     )
     return parser.parse_args(words)
 

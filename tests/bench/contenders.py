@@ -25,6 +25,8 @@ class Contender:
     restore: Callable[[], Sequence[Pipe]] | None = None
     prepare: Callable[[], object] = field(default=lambda: None)
     """What comes before a backup and is not measured: a repository is made."""
+    compare: bool = True
+    """Whether ``restore`` leaves something in the target: a drill does not, and compares by itself."""
 
 
 @dataclass(frozen=True)

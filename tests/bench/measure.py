@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -48,23 +49,26 @@ class Pipe:
         :raises RunFailed: one of the commands failed; its last words are in the text.
         """
         with tempfile.TemporaryFile() as errors:
-            began, processes = time.monotonic(), self._start(errors.fileno())
-            watch = _Watch(each.pid for each in processes)
+            processes: list[subprocess.Popen[bytes]] = []
             try:
-                ended = [os.wait4(each.pid, 0) for each in processes]
-                wall = time.monotonic() - began
-            finally:
-                watch.stop()
-            for process, (_, status, _) in zip(processes, ended, strict=True):
-                process.returncode = os.waitstatus_to_exitcode(status)
+                began = time.monotonic()
+                self._start(errors.fileno(), processes)
+                watch = _Watch(each.pid for each in processes)
+                try:
+                    ended = [_waited(each) for each in processes]
+                    wall = time.monotonic() - began
+                finally:
+                    watch.stop()
+            except BaseException:  # interrupted: nothing goes on without whoever measures it
+                for each in processes:
+                    _kill(each)
+                raise
             if any(each.returncode not in (*self.succeeds_with, -signal.SIGPIPE) for each in processes):
                 errors.seek(0)
                 raise RunFailed(f"{_shown(self.commands)}: {errors.read().decode(errors='replace')[-2000:]}")
-        usage = [each for _, _, each in ended]
-        return Taken(wall, sum(each.ru_utime + each.ru_stime for each in usage), watch.peak_bytes)
+        return Taken(wall, sum(each.ru_utime + each.ru_stime for each in ended), watch.peak_bytes)
 
-    def _start(self, errors: int) -> list[subprocess.Popen[bytes]]:
-        processes: list[subprocess.Popen[bytes]] = []
+    def _start(self, errors: int, processes: list[subprocess.Popen[bytes]]) -> None:
         reading = self._opened(self.stdin, os.O_RDONLY)
         for number, command in enumerate(self.commands):
             last = number == len(self.commands) - 1
@@ -74,16 +78,28 @@ class Pipe:
             processes.append(
                 subprocess.Popen(
                     [str(word) for word in command], stdin=reading, stdout=writing, stderr=errors,
-                    env={**os.environ, **(self.environment or {})}, cwd=self.folder,
+                    env={**os.environ, **(self.environment or {})}, cwd=self.folder, process_group=0,
                 )
             )  # fmt: skip
             os.close(reading)
             os.close(writing)
             reading = following
-        return processes
 
     def _opened(self, path: Path | None, flags: int) -> int:
         return os.open(path or os.devnull, (flags | os.O_CLOEXEC) if path else os.O_RDWR, 0o600)
+
+
+def _waited(process: subprocess.Popen[bytes]) -> resource.struct_rusage:
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a command that may still run, with all that it started: each has a process group of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _shown(commands: Sequence[Command]) -> str:
@@ -143,7 +159,7 @@ def first_read(pipe: Pipe, root: Path) -> float:
     began = time.monotonic()
     process = subprocess.Popen(
         [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, **(pipe.environment or {})},
+        env={**os.environ, **(pipe.environment or {})}, process_group=0,
     )  # fmt: skip
     try:
         while process.poll() is None:
@@ -151,8 +167,7 @@ def first_read(pipe: Pipe, root: Path) -> float:
                 return time.monotonic() - began
             time.sleep(0.001)
     finally:
-        process.kill()
-        process.wait()
+        _kill(process)
     raise RunFailed(f"nothing beneath {root} was opened")
 
 

@@ -35,32 +35,46 @@ class Ours:
                   name: str, read_back: bool = True) -> Contender:  # fmt: skip
         """Give the contender of one compression; ``read_back=False``: the same without the proof, to see what it costs."""
         where = At(storage=self._storage(place))
-
-        def backup() -> list[Pipe]:
-            asked = request.BackupRequest(
-                nonce=NONCE, scratch=str(self._scratch), run=request.Run(), backup_type=self._kind, sources=(self._source,),
-                destinations=(where,), compression=request.Compression(algorithm=algorithm),
-            )  # fmt: skip
-            return [self._job(asked, "avalanche_backup.job" if read_back else "tests.bench.not_read_back")]
+        module = "avalanche_backup.job" if read_back else "tests.bench.not_read_back"
 
         def restore() -> list[Pipe]:
             return [self._job(self._restore(where, target()), "avalanche_backup.job")]
 
-        return Contender(name, place, backup, restore if read_back else None)
+        return Contender(name, place, lambda: [self._job(self._backup(where, algorithm), module)],
+                         restore if read_back else None)  # fmt: skip
+
+    def drilled(self, place: Place, *, name: str) -> Contender:
+        """Give the contender whose backup, with zstd, is proven by a drill."""
+        where = At(storage=self._storage(place))
+        return Contender(
+            name, place, lambda: [self._job(self._backup(where, "Zstd"), "avalanche_backup.job")],
+            lambda: [self._job(self._drill(where), "avalanche_backup.job")], compare=False,
+        )  # fmt: skip
+
+    def _backup(self, where: At, algorithm: Algorithm) -> request.Request:
+        return request.BackupRequest(
+            nonce=NONCE, scratch=str(self._scratch), run=request.Run(), backup_type=self._kind, sources=(self._source,),
+            destinations=(where,), compression=request.Compression(algorithm=algorithm),
+        )  # fmt: skip
 
     def _restore(self, where: At, target: Source) -> request.Request:
+        return request.RestoreRequest(
+            nonce=NONCE, scratch=str(self._scratch), mode="Execute", request_uid="bench", backup=self._reference(where),
+            targets=(request.RestoreTarget(artifact=target.name, target=target),), locks=(where,),
+        )  # fmt: skip
+
+    def _drill(self, where: At) -> request.Request:
+        return request.DrillRequest(nonce=NONCE, scratch=str(self._scratch), backup=self._reference(where))
+
+    def _reference(self, where: At) -> Any:
         found = next(
             each
             for each in catalog.backups(open_store(where.storage), where.prefix)
             if isinstance(each, Found)
         )
-        reference: Any = request.BackupReference(
+        return request.BackupReference(
             place=where, backup_type=self._kind, backup_id=found.metadata.backup_id
         )
-        return request.RestoreRequest(
-            nonce=NONCE, scratch=str(self._scratch), mode="Execute", request_uid="bench", backup=reference,
-            targets=(request.RestoreTarget(artifact=target.name, target=target),), locks=(where,),
-        )  # fmt: skip
 
     def _job(self, asked: request.Request, module: str) -> Pipe:
         text = dump_request(asked)

@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -19,9 +20,9 @@ from matplotlib import pyplot as plt  # noqa: E402 - after the backend was chose
 OURS, UNPROVEN, THEIRS = "#1f6f8b", "#99c1cf", "#b0b0b0"
 
 
-def draw(results: dict[str, dict[str, dict[str, dict[str, list[dict[str, float]]]]]], picture: Path) -> None:
+def draw(results: dict[str, Any], picture: Path) -> None:
     """Draw the median wall time of every backup, a panel for each scene, in the order of the time."""
-    scenes = results["scenes"]
+    scenes = {name: scene["figures"] for name, scene in results["scenes"].items()}
     heights = [len(each) for each in scenes.values()]
     figure, axes = plt.subplots(
         len(scenes), 1, figsize=(9, 0.32 * sum(heights) + 1.1 * len(scenes)), squeeze=False, layout="constrained",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.bench.scenes import DRILL as DRILL  # noqa: PLC0414 - readers find it here
 from tests.bench.scenes import OURS_GZIP, OURS_ZSTD, UNPROVEN
 
 PEAK_MIB = 200
 START_SECONDS = 0.5
+DRILLED = "database to a folder"
+DRILL_SECONDS = 15
+"""How much longer a drill may take than the restore that it proves."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ TARGETS = (
     Target("SQLite to a folder", OURS_ZSTD, OURS_ZSTD + UNPROVEN, 1.60),
     Target("files to a folder", OURS_ZSTD, "tar | zstd -3 -T2", 1.11, "restore"),
     Target("files to a folder", OURS_ZSTD, "restic", 1.11, "restore"),
+    Target("files to a folder", OURS_ZSTD, "kopia", 1.11, "restore"),
+    Target("files to S3", OURS_ZSTD, "tar | zstd -3 -T2 | aws s3 cp", 1.11, "restore"),
     Target("database to a folder", OURS_ZSTD, "pg_dump | zstd -3 -T2", 1.11, "restore"),
     Target("database to a folder", "ours, Directory, 2 jobs, zstd", "pg_dump -Fd -j2", 1.11, "restore"),
 )
