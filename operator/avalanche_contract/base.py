@@ -39,7 +39,12 @@ class Strict(BaseModel):
     """A frozen value that refuses what it does not know: a request must be obeyed whole or not at all."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        defer_build=True,  # a run uses a few of these: each is built when it is first used
     )
 
 
@@ -47,7 +52,12 @@ class Lenient(BaseModel):
     """A frozen value that ignores what it does not know: an answer may come from a newer writer."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        defer_build=True,  # a run uses a few of these: each is built when it is first used
     )
 
 

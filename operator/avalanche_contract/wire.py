@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
-
-from pydantic import TypeAdapter
+from typing import Any, get_args
 
 from avalanche_contract.request import CONTRACT_VERSION, Request
 
-_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+_MODELS: dict[str, Any] = {each.model_fields["verb"].default: each for each in get_args(get_args(Request)[0])}
+"""By verb: a run builds the model of its own request, and of no other."""
 
 
 class RequestInvalid(ValueError):
@@ -58,6 +57,9 @@ def parse_request(text: str, sha256: str | None) -> Request:
             "run the operator and the backup image of one release"
         )
     try:
-        return _REQUEST.validate_python(document)
+        request: Request = _MODELS[document["verb"]].model_validate(document)
+    except (KeyError, TypeError):
+        raise RequestInvalid(f"the request is not valid: its verb is none of {', '.join(_MODELS)}") from None
     except ValueError as error:
         raise RequestInvalid(f"the request is not valid: {error}") from None
+    return request

@@ -21,7 +21,7 @@ Bytes = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class ArtifactMetadata(_Document):

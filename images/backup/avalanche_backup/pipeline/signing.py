@@ -2,7 +2,7 @@
 
 A signature lies within the document that it signs, so that both are committed by one create-only write. It covers every
 field but itself: which run of which policy of which cluster, the ID, the times, and the SHA-256 of every object. The same
-key signs the same document by the same bytes, so that copies stay alike.
+key signs the same document by the same bytes, so that copies stay alike. The library is loaded when it is needed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import binascii
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from typing import TYPE_CHECKING
 
 from avalanche_backup.errors import UsageInvalid
 from avalanche_backup.metadata import BackupMetadata, MetadataInvalid, Signature, signed_bytes
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 REMEDY = "make one by `openssl genpkey -algorithm ed25519`"
 
@@ -33,6 +33,8 @@ class Signer:
     """A private key, and what its public half is called: 44 characters of base64."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: PLC0415
+
         self._key = key
         raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.public_key = base64.b64encode(raw).decode()
@@ -50,6 +52,10 @@ def parse_signer(text: str, described: str) -> Signer:
 
     :raises UsageInvalid: it is none of ed25519 without a passphrase; what it holds is not repeated.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
     key = None
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):  # of another kind, with a passphrase, unknown
         key = load_pem_private_key(text.encode(), None)
@@ -66,6 +72,9 @@ def check_signature(data: bytes, trusted: Sequence[str]) -> None:
 
     :raises SignatureInvalid: there is no signature, it is of another key, or the document was changed.
     """
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
     document = json.loads(data)
     found = document.get("signature")
     if not isinstance(found, dict):
