@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyrage
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avalanche_backup.errors import ObjectExists, StorageUnavailable, VerificationFailed
 from avalanche_backup.pipeline import fanout
+from avalanche_backup.pipeline.compression import Algorithm
+from avalanche_backup.pipeline.encryption import parse_recipients
 from avalanche_backup.pipeline.fanout import Destination
 from avalanche_backup.pipeline.upload import Encoding, Stored, Upload
 from avalanche_backup.storage.base import Store
@@ -215,3 +220,25 @@ def test_memory_is_bounded_by_a_few_pieces(tmp_path: Path) -> None:
 
 def _chunks() -> Iterator[bytes]:
     return (bytes(fanout.PIECE) for _ in range(20))
+
+
+@pytest.mark.parametrize("algorithm", ["Gzip", "Zstd", "None"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+def test_an_upload_that_ended_lets_go_of_its_memory_at_once(
+    tmp_path: Path, algorithm: Algorithm, encrypted: bool
+) -> None:
+    """A run stores one source after the other: what the first one held was missing to the next, and the pod was killed."""
+    public = str(pyrage.x25519.Identity.generate().to_public())
+    recipients = parse_recipients([public], "test") if encrypted else ()
+    gc.disable()
+    try:
+        with Upload(
+            _destinations(tmp_path, _nothing), lambda _: "one", Encoding(algorithm, None, recipients)
+        ) as upload:
+            upload.write(DATA)
+            upload.commit()
+        held = weakref.ref(upload)
+        del upload
+        assert held() is None
+    finally:
+        gc.enable()

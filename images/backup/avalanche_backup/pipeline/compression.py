@@ -126,17 +126,22 @@ class _Zstd:
         threads = THREADS if effort <= ZSTD_THREADED_MAX else 1
         options = {zstd.CompressionParameter.compression_level: effort, zstd.CompressionParameter.nb_workers: threads,
                    zstd.CompressionParameter.checksum_flag: 1}  # fmt: skip
-        self._output, self._compressor = output, zstd.ZstdCompressor(options=options)
+        self._output = output
+        self._compressor: Any = zstd.ZstdCompressor(options=options)
 
     def write(self, data: bytes | memoryview) -> None:
         if made := self._compressor.compress(data):
             self._output.write(made)
 
     def finish(self) -> None:
-        self._output.write(self._compressor.flush(self._compressor.FLUSH_FRAME))
+        last = self._compressor.flush(self._compressor.FLUSH_FRAME)
+        self.abandon()
+        self._output.write(last)
 
     def abandon(self) -> None:
-        pass
+        self._compressor = (
+            None  # its windows and jobs are half of our memory, and reading back needs the room
+        )
 
 
 def _zstd() -> Any:

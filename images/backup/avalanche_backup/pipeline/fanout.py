@@ -248,7 +248,7 @@ class _Branch:
             self._note(error)
         finally:
             with self._changed:
-                self.ended = True
+                self.ended, self._check = True, None  # which holds the whole upload
                 self._changed.notify_all()
 
     def _write(self) -> None:
