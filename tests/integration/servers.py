@@ -211,7 +211,7 @@ class Seaweed:
 
 
 @contextmanager
-def seaweed(folder: Path) -> Iterator[Seaweed]:
+def seaweed(folder: Path, listen: str = "127.0.0.1") -> Iterator[Seaweed]:
     """Run SeaweedFS with one key."""
     port = free_port()
     identity = {
@@ -225,7 +225,7 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
     ports = [f"-{name}.port={free_port()}" for name in ("master", "volume", "filer", "admin")]
     ports += [f"-{name}.port.grpc={free_port()}" for name in ("master", "volume", "filer", "s3")]
     process = subprocess.Popen(
-        [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={port}",
+        [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", f"-ip.bind={listen}", f"-s3.port={port}",
          f"-s3.config={configuration}", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
          "-volume.max=10000", *ports],  # every bucket takes seven, and a test takes a bucket
         cwd=folder, stdout=(folder / "weed.log").open("wb"), stderr=subprocess.STDOUT,

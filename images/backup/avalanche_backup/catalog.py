@@ -27,7 +27,6 @@ from avalanche_backup.pipeline.signing import check_signature
 from avalanche_backup.storage.base import Store
 from avalanche_contract.base import format_time, parse_time
 from avalanche_contract.names import BACKUP_TYPES, BackupType, backup_id, policy_prefix
-from avalanche_contract.request import Writer
 from avalanche_contract.result import Artifact, Entry, VerificationStatus
 
 DOCUMENT_MAX_BYTES = 16 * 1024 * 1024
@@ -232,67 +231,6 @@ def storage_id(store: Store) -> str:
             store.put(layout.STORAGE_FILE, json.dumps({"id": str(uuid.uuid4())}).encode())
         known = read_json(store, layout.STORAGE_FILE) or {}
     return str(known.get("id", ""))
-
-
-def check_owner(store: Store, prefix: str, writer: Writer, *, claim: bool) -> None:
-    """Refuse a folder that another policy or cluster writes to; with ``claim``, take one that is nobody's.
-
-    A folder of this very policy in the cluster that ``take_over`` names is as good as ours, and with ``claim`` becomes so.
-
-    :raises StorageInvalid: it is another's.
-    """
-    wanted = {"cluster_uid": writer.cluster_uid, "namespace": writer.namespace, "policy": writer.policy,
-              "policy_uid": writer.policy_uid}  # fmt: skip
-    adopted = writer.take_over and _read_owner(store, f"{prefix}{layout.OWNER_FILE}")
-    if adopted and _differences(adopted, {**wanted, "cluster_uid": writer.take_over}) == []:
-        if claim:
-            document = json.dumps(wanted, indent=2).encode()
-            store.put(f"{prefix}{layout.OWNER_FILE}", document, overwrite=True)
-        return
-    _check_owner(store, prefix, wanted, claim=claim)
-
-
-def _differences(owner: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Name what tells two owners apart; a policy that was made anew is the same one."""
-    return [name for name, value in wanted.items() if name != "policy_uid" and owner.get(name) != value]
-
-
-def copy_owner(store: Store, prefix: str, target: Store, target_prefix: str) -> None:
-    """Let a folder belong to whom another one belongs to.
-
-    :raises StorageInvalid: it is somebody else's.
-    """
-    owner = _read_owner(store, f"{prefix}{layout.OWNER_FILE}")
-    if owner is not None:
-        _check_owner(target, target_prefix, owner, claim=True)
-
-
-def _check_owner(store: Store, prefix: str, wanted: dict[str, Any], *, claim: bool) -> None:
-    key = f"{prefix}{layout.OWNER_FILE}"
-    owner = _read_owner(store, key)
-    if owner is None and claim:
-        try:
-            store.put(key, json.dumps(wanted, indent=2).encode())
-        except ObjectExists:
-            owner = _read_owner(store, key)
-    if owner is not None and _differences(owner, wanted):
-        raise StorageInvalid(
-            f"{store.locate(prefix)} belongs to policy {owner.get('namespace')}/{owner.get('policy')} of cluster "
-            f"{owner.get('cluster_uid')}: choose another prefix, or another name for the policy; if that "
-            "cluster is lost, or writes there no more, spec.takeOver of this policy with its UID adopts the folder",
-            reason="OwnedByAnother",
-        )
-
-
-def _read_owner(store: Store, key: str) -> dict[str, Any] | None:
-    """Give who owns a folder; one whose document cannot be read is somebody's, and not known to be ours."""
-    owner = read_json(store, key)
-    if owner == {}:
-        raise StorageInvalid(
-            f"{store.locate(key)} cannot be read, and says whose this folder is: restore it, or delete it if it is yours",
-            reason="OwnerUnknown",
-        )
-    return owner
 
 
 def write_verification(

@@ -42,6 +42,7 @@ from avalanche_contract.request import (
     Strategy,
     UndoRequest,
     VerifyRequest,
+    Writer,
 )
 from avalanche_contract.result import Copy, Decision, Plan, Result
 from avalanche_contract.storage import DirectoryStorage, Place
@@ -77,10 +78,13 @@ def nonce() -> str:
     return secrets.token_hex(16)
 
 
-def back_up(configuration: Configuration, backup_type: BackupType) -> tuple[BackupMetadata, list[Copy]]:
+def back_up(
+    configuration: Configuration, backup_type: BackupType, take_over: str | None = None
+) -> tuple[BackupMetadata, list[Copy]]:
     """Make one backup, alone, in every place; give its metadata, and each copy that could not be made.
 
-    One copy is enough: what could not be reached is told, and `upload` or the next `verify` completes it.
+    One copy is enough: what could not be reached is told, and `upload` or the next `verify` completes it. A folder of
+    the owner ``take_over`` becomes ours.
 
     :raises RunUnderWay: another run works here; nothing was done.
     """
@@ -88,7 +92,7 @@ def back_up(configuration: Configuration, backup_type: BackupType) -> tuple[Back
         try:
             held.enter_context(_alone(configuration))
             places, refused = _usable(configuration.places)
-            request = _backup_request(configuration, backup_type, places)
+            request = _backup_request(configuration, backup_type, places, Writer(take_over=take_over))
         except Failure as failure:
             tell_of_refusal(configuration, backup_type, failure)
             raise
@@ -118,10 +122,11 @@ def _alone(configuration: Configuration) -> Iterator[None]:
 
 
 def _backup_request(
-    configuration: Configuration, backup_type: BackupType, places: Sequence[Place]
+    configuration: Configuration, backup_type: BackupType, places: Sequence[Place], writer: Writer
 ) -> BackupRequest:
     return BackupRequest(
         nonce=nonce(),
+        writer=writer,
         backup_type=backup_type,
         sources=configuration.sources(backup_type),
         destinations=tuple(places),

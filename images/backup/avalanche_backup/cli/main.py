@@ -65,10 +65,17 @@ def cli(context: click.Context, config: Path | None, output: str) -> None:
     context.obj = Settings(config, output)
 
 
-def _backup(settings: Settings, backup_type: BackupType) -> None:
+_take_over = click.option(
+    "--take-over",
+    metavar="CLUSTER-UID",
+    help="Adopt the folder of this owner, as OwnedByAnother names it, who is lost or writes there no more.",
+)
+
+
+def _backup(settings: Settings, backup_type: BackupType, take_over: str | None) -> None:
     from avalanche_backup.cli.actions import back_up  # noqa: PLC0415
 
-    made, missing = back_up(settings.configuration, backup_type)
+    made, missing = back_up(settings.configuration, backup_type, take_over)
     _show(made, settings)
     for each in missing:
         click.secho(f"warning: no copy in {each.storage}: {each.message}", fg="yellow", err=True)
@@ -84,24 +91,27 @@ def _backup(settings: Settings, backup_type: BackupType) -> None:
 
 
 @cli.command()
+@_take_over
 @click.pass_obj
-def database(settings: Settings) -> None:
+def database(settings: Settings, take_over: str | None) -> None:
     """Back the database up."""
-    _backup(settings, "database")
+    _backup(settings, "database", take_over)
 
 
 @cli.command()
+@_take_over
 @click.pass_obj
-def files(settings: Settings) -> None:
+def files(settings: Settings, take_over: str | None) -> None:
     """Back the files up."""
-    _backup(settings, "files")
+    _backup(settings, "files", take_over)
 
 
 @cli.command()
+@_take_over
 @click.pass_obj
-def full(settings: Settings) -> None:
+def full(settings: Settings, take_over: str | None) -> None:
     """Back database and files up, as one backup."""
-    _backup(settings, "full")
+    _backup(settings, "full", take_over)
 
 
 @cli.command("list")

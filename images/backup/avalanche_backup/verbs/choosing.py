@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from avalanche_backup import catalog, layout
+from avalanche_backup import catalog, layout, ownership
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import BackupMissing, Failure
 from avalanche_backup.storage.base import Store
@@ -26,7 +26,7 @@ def newest(wanted: Newest, now: datetime) -> tuple[Store, Found]:
         try:
             if opened.failure is not None:
                 raise opened.failure
-            catalog.check_owner(opened.store, opened.prefix, wanted.writer, claim=False)
+            ownership.check_owner(opened.store, opened.prefix, wanted.writer, claim=False)
             good = next(_good(opened.store, opened.prefix, wanted.backup_types, now), None)
         except Failure as failure:
             failures.append(failure)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from avalanche_backup import catalog, layout, removal, retention
+from avalanche_backup import catalog, layout, ownership, removal, retention
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import Failure, RemovalRefused, UsageInvalid
 from avalanche_backup.holds import Hold, is_kept_for_restore, read_hold
@@ -119,7 +119,7 @@ def _look(request: CleanupRequest, now: datetime) -> tuple[list[Spot], list[Fail
 
 def _survey(request: CleanupRequest, place: Place, now: datetime) -> Spot:
     store = open_store(place.storage)
-    catalog.check_owner(store, place.prefix, request.writer, claim=False)
+    ownership.check_owner(store, place.prefix, request.writer, claim=False)
     shelf = removal.survey(store, place.prefix)
     if request.dry_run or not shelf.tombstones:
         return Spot(store, shelf)

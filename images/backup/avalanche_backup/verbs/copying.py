@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from avalanche_backup import catalog, layout
+from avalanche_backup import catalog, layout, ownership
 from avalanche_backup.catalog import Damaged, Found
 from avalanche_backup.errors import StorageInvalid, VerificationFailed
 from avalanche_backup.metadata import FORMAT_VERSION, ArtifactMetadata
@@ -40,7 +40,7 @@ def copy(good: Destination, target: Destination, backup_id: str, progress: Progr
     refuse_if_removed((good, target), backup_id)
     if _is_there(target, found):
         return False
-    catalog.copy_owner(good.store, good.prefix, target.store, target.prefix)
+    ownership.copy_owner(good.store, good.prefix, target.store, target.prefix)
     done = 0
     for artifact in found.metadata.artifacts:
         progress(artifact.source, done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from avalanche_backup import catalog, layout, removal
+from avalanche_backup import layout, ownership, removal
 from avalanche_backup.errors import BackupMissing, RemovalRefused
 from avalanche_backup.holds import is_kept_for_restore, read_hold
 from avalanche_backup.removal import Shelf
@@ -43,7 +43,7 @@ def run(request: DeleteRequest, context: Context) -> Result:
 
 def _look(place: Place, writer: Writer) -> tuple[Store, Shelf]:
     store = open_store(place.storage)
-    catalog.check_owner(store, place.prefix, writer, claim=False)
+    ownership.check_owner(store, place.prefix, writer, claim=False)
     return store, removal.survey(store, place.prefix)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from avalanche_backup import catalog, layout
+from avalanche_backup import catalog, layout, ownership
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import (
     Failure,
@@ -69,7 +69,7 @@ def open_destinations(request: BackupRequest) -> list[Destination]:
     opened = [open_destination(place) for place in request.destinations]
 
     def claim(each: Destination) -> None:
-        catalog.check_owner(each.store, each.prefix, request.writer, claim=True)
+        ownership.check_owner(each.store, each.prefix, request.writer, claim=True)
 
     attempt(opened, claim)
     if len(opened) > 1:

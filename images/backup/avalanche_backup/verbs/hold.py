@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from avalanche_backup import catalog, layout
+from avalanche_backup import layout, ownership
 from avalanche_backup.errors import BackupMissing
 from avalanche_backup.holds import Hold, read_hold, write_hold
 from avalanche_backup.storage.opening import open_store
@@ -19,7 +19,7 @@ def run(request: HoldRequest, context: Context) -> Result:
     backup_id = request.backup.backup_id
     opened = [(open_store(each.storage), each.prefix) for each in (request.backup.place, *request.others)]
     for store, prefix in opened:
-        catalog.check_owner(store, prefix, request.writer, claim=False)
+        ownership.check_owner(store, prefix, request.writer, claim=False)
     there = [
         (store, prefix)
         for store, prefix in opened

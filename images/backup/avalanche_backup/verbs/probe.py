@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from avalanche_backup import catalog, layout
+from avalanche_backup import catalog, layout, ownership
 from avalanche_backup.errors import (
     ObjectExists,
     ObjectMissing,
@@ -58,7 +58,7 @@ def _check_owners(request: ProbeRequest) -> None:
     opened = [open_destination(place) for place in request.places]
 
     def check(each: Destination) -> None:
-        catalog.check_owner(each.store, each.prefix, request.writer, claim=False)
+        ownership.check_owner(each.store, each.prefix, request.writer, claim=False)
 
     attempt(opened, check)
     for each in opened:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from avalanche_backup import catalog, removal
+from avalanche_backup import catalog, ownership, removal
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import BackupMissing, StorageUnavailable, VerificationFailed
 from avalanche_backup.pipeline.fanout import Destination, living
@@ -186,7 +186,7 @@ def _survey(places: Sequence[Destination], rotation: Rotation) -> list[Shelf]:
     found: list[Shelf] = []
 
     def look(each: Destination) -> None:
-        catalog.check_owner(each.store, each.prefix, rotation.writer, claim=False)
+        ownership.check_owner(each.store, each.prefix, rotation.writer, claim=False)
         found.append(removal.survey(each.store, each.prefix))
 
     attempt(places, look)

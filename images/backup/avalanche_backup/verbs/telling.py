@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from avalanche_backup import attempts, catalog
+from avalanche_backup import attempts, ownership
 from avalanche_backup.attempts import Attempt
 from avalanche_backup.errors import explain, is_uncertain
 from avalanche_backup.layout import type_of
@@ -97,7 +97,7 @@ def _failed(request: BackupRequest, context: Context, identity: RunIdentity, err
     for place in request.destinations:
         with _harmless():
             store = open_store(place.storage)
-            catalog.check_owner(store, place.prefix, request.writer, claim=False)
+            ownership.check_owner(store, place.prefix, request.writer, claim=False)
             attempts.record(store, place.prefix, attempt)
 
 
