@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from demo import application, bucket, examples, restoring, watching
+from demo import application, bucket, drilling, examples, restoring, watching
 from demo.comparison import Comparison, columns, compare, compare_folders, durations, table
 from demo.steps import DemoFailed, Say, Steps
 from demo.toolbox import fingerprints
@@ -55,6 +55,7 @@ def run(name: str, scale: float, say: Say) -> list[Comparison]:
     demo = Demo(cluster, examples.kubectl_of(cluster), scale, steps, datetime.now(UTC))
     prepare(demo)
     back_up(demo)
+    drill(demo)
     look_into_the_bucket(demo)
     destroy(demo)
     restore(demo)
@@ -100,6 +101,13 @@ def back_up(demo: Demo) -> None:
         )
         steps.detail("$ kubectl get backups.avalanche.io -o wide")
         steps.detail(kubectl.run("get", "backups.avalanche.io", "--output=wide"))
+
+
+def drill(demo: Demo) -> None:
+    """Prove that the newest backup of the database can be restored, and show how long that takes."""
+    with demo.steps.step("A drill: the backup is restored into a throwaway PostgreSQL, and asked"):
+        last = drilling.drill(demo.kubectl, "database", demo.object_name("drill"), demo.steps)
+        demo.taken.append(("drill of database, of which a restore takes", last["restoreSeconds"]))
 
 
 def look_into_the_bucket(demo: Demo) -> None:
