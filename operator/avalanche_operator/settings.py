@@ -15,13 +15,13 @@ class Settings:
     """Constants of one installation."""
 
     backup_image: str
+    drill_image: str
+    """The backup image with a database server besides; where none is named it is the backup image, which drills no PostgreSQL."""
     cluster_uid: str
     """The UID of the namespace kube-system: what distinguishes clusters in a shared bucket."""
     namespaces: tuple[str, ...] = ()
     """The only ones that are looked at; empty is all of them."""
     workers: int = 8
-    drill_image: str = ""
-    """The backup image with a database server besides; empty is the backup image, which drills no PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def read_settings(environment: Mapping[str, str], cluster_uid: str) -> Settings:
         raise SettingMissing("AVALANCHE_BACKUP_IMAGE is not set: it names the image that Jobs run")
     return Settings(
         backup_image=image,
+        drill_image=environment.get("AVALANCHE_DRILL_IMAGE") or image,
         cluster_uid=cluster_uid,
         namespaces=namespaces_of(environment),
-        drill_image=environment.get("AVALANCHE_DRILL_IMAGE", ""),
     )
 
 

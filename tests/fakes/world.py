@@ -60,7 +60,9 @@ class World:
     def __init__(self) -> None:
         self.time = START
         self.gateway = FakeGateway(lambda: self.time)
-        settings = Settings(backup_image="localhost/backup:1", cluster_uid="cluster")
+        settings = Settings(
+            backup_image="localhost/backup:1", drill_image="localhost/drill:1", cluster_uid="cluster"
+        )
         self.around = Surroundings(self.gateway, settings, now=lambda: self.time)
         self.bucket: dict[str, Entry] = {}
         self.restored: list[str] = []

@@ -54,7 +54,7 @@ def drill_cron_job(
         owner=applied.policy,
         request=_request(applied, drill),
         mounts=drill_mounts(applied),
-        image=applied.settings.drill_image or applied.settings.backup_image,
+        image=applied.settings.drill_image,
         template=spec.pod_template.model_copy(
             update={"scratch": drill.scratch, "resources": drill.resources}
         ),

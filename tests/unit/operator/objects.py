@@ -15,7 +15,7 @@ from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
 UID = "6f1c9c5e-0f5e-4a57-9a0c-0b6f7b3f5a11"
-SETTINGS = Settings(backup_image="localhost/backup:1", cluster_uid="cluster", drill_image="localhost/drill:1")
+SETTINGS = Settings(backup_image="localhost/backup:1", drill_image="localhost/drill:1", cluster_uid="cluster")
 S3_SPEC: Object = {"s3": {"bucket": "backups"}, "credentialsSecretRef": {"name": "bucket"}}
 DATABASE: Object = {
     "name": "db",

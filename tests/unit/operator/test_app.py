@@ -92,6 +92,13 @@ def test_namespaces_are_read_from_the_environment() -> None:
     assert read_settings({"AVALANCHE_BACKUP_IMAGE": "backup:1"}, "cluster").namespaces == ()
 
 
+@pytest.mark.parametrize(
+    ("named", "image"), [({"AVALANCHE_DRILL_IMAGE": "drill:1"}, "drill:1"), ({}, "backup:1")]
+)
+def test_drills_run_in_their_own_image_or_else_in_that_of_backups(named: dict[str, str], image: str) -> None:
+    assert read_settings({"AVALANCHE_BACKUP_IMAGE": "backup:1", **named}, "cluster").drill_image == image
+
+
 def test_only_our_pods_and_jobs_come_over_the_wire_and_in_bounded_answers() -> None:
     settings = kopf.OperatorSettings()
     configure(settings)
