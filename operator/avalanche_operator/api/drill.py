@@ -69,7 +69,7 @@ class DrillRun(ApiModel):
     time: Moment
     """When it ended."""
     result: Literal["Succeeded", "Failed", "Lost"]
-    """`Lost`: its pod went away, or was killed, before it said anything: nothing is proven."""
+    """`Lost`: its pod went away, was killed, or was told to stop, before it came to an end: nothing is proven."""
     reason: Annotated[str, Field(min_length=1, max_length=128)]
     """What it came to, in one CamelCase word for programs."""
     message: Annotated[str, Field(max_length=1024)] = ""

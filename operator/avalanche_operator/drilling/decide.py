@@ -23,15 +23,23 @@ def drilled(job: Object, outcome: Outcome, answer: Answer) -> DrillRun:
     """Say what a drill came to. Without a result nothing is proven, whatever its Job or its log says."""
     result = outcome.result
     succeeded = result is not None and result.verdict == "Succeeded"
+    lost = result is None or result.reason == "Terminated"  # broken off by its node or its deadline
     return DrillRun.model_validate(
         {
             "job": job["metadata"]["name"],
             "time": outcome.finished or ended_time(job),
-            "result": "Lost" if result is None else "Succeeded" if succeeded else "Failed",
+            "result": "Lost" if lost else "Succeeded" if succeeded else "Failed",
             "reason": outcome.reason or "ResultLost",
-            "message": outcome.message[:1024],
+            "message": _named(outcome.message)[:1024],
             **(_measured(answer.drilled) if answer.drilled is not None else {}),
         }
+    )
+
+
+def _named(message: str) -> str:
+    """Name the fields of a drill's pod where a message names those of every other pod of a policy."""
+    return message.replace("podTemplate.resources", "verification.drill.resources").replace(
+        "podTemplate.scratch", "verification.drill.scratch"
     )
 
 

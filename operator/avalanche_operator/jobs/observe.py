@@ -83,6 +83,8 @@ def _ended(job: Object, pods: list[Object], nonce: str) -> Outcome:
         reason, message = result.reason, result.message
         if reason == "Terminated" and _cut_off(pod, condition):
             reason, message = "DeadlineExceeded", "it took longer than its deadline, and was told to stop"
+        elif reason == "Terminated" and (why := pod.get("status", {}).get("message")):
+            message = f"{message}: {why}"  # an eviction: the node says what ran out
         return Outcome("Ended", reason, message, result, name, started, finished, uncertain)
     reason, message = _explain(pods[-1] if pods else None, condition)
     return Outcome("Ended", reason, message, None, None, started, finished, uncertain=True)

@@ -52,12 +52,19 @@ def test_a_good_drill_says_which_backup_from_where_and_how_long() -> None:
 @pytest.mark.parametrize(("verdict", "reason", "result"), [
     ("Failed", "AssertionFailed", "Failed"),
     ("Failed", "NoGoodBackup", "Failed"),
+    ("Failed", "Terminated", "Lost"),
     (None, "Evicted", "Lost"),
     (None, "", "Lost"),
 ])  # fmt: skip
 def test_what_failed_and_what_was_lost_is_no_success(verdict: str | None, reason: str, result: str) -> None:
     run = _ended(verdict, reason)
     assert (run.result, run.reason) == (result, reason or "ResultLost")
+
+
+def test_a_remedy_names_the_field_of_drills() -> None:
+    killed = "killed for lack of memory: raise podTemplate.resources.limits.memory"
+    run = drilled(JOB, Outcome("Ended", "OutOfMemory", killed, finished=NOW), Answer())
+    assert run.message.endswith("raise verification.drill.resources.limits.memory")
 
 
 STORED = BackupStatus(phase="Succeeded", backup_id=ID, storage="s3", prefix="edna/nightly/")

@@ -96,6 +96,13 @@ def test_an_evicted_pod_says_why() -> None:
     assert (outcome.reason, outcome.message) == ("Evicted", "The node was low on disk")
 
 
+def test_an_evicted_pod_that_was_told_to_stop_says_why_as_well() -> None:
+    told = Result(nonce=NONCE, verb="drill", verdict="Failed", reason="Terminated", message="told to stop")
+    state = {"terminated": {"exitCode": 143, "message": dump_result(told)}}
+    outcome = observe(_job(FAILED), [_pod(state, reason="Evicted", message="scratch is full")], NONCE)
+    assert (outcome.reason, outcome.message) == ("Terminated", "told to stop: scratch is full")
+
+
 def test_a_deadline_tells_what_the_pod_waited_for() -> None:
     waiting = _pod({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
     outcome = observe(_job(FAILED, reason="DeadlineExceeded"), [waiting], NONCE)
