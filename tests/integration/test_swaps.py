@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid
+from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, VerificationFailed
 from avalanche_backup.sources.tree import MARKER
+from avalanche_contract.request import Compression
 from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
 from tests.integration.conftest import FINGERPRINT
 from tests.integration.runs import Runner
@@ -399,6 +401,30 @@ def test_both_strategies_leave_the_same_files(runner: Runner, tree: FilesSource,
         runner.restore(made, tree.model_copy(update={"root": str(target)}), strategy=strategy)
         found.append(oracle(target))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("algorithm", ["Gzip", "Zstd", "None"])
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.999], ids=["begin", "middle", "end"])
+def test_files_are_read_once_and_damage_that_is_found_meanwhile_touches_none(
+    runner: Runner, tree: FilesSource, tmp_path: Path, algorithm: str, where: float
+) -> None:
+    (Path(tree.root) / "data" / "large").write_bytes(random.Random(1).randbytes(3_000_000))
+    made = runner.backup(tree, kind="files", compression=Compression(algorithm=algorithm))
+    alter(tree)
+    before = oracle(Path(tree.root))
+    [path] = (tmp_path / "volume").rglob(f"{made.backup_id}.tar*")
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[int(len(damaged) * where)] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(VerificationFailed, match="The target is untouched"):
+        runner.restore(made, tree, strategy="Swap")
+    assert oracle(Path(tree.root)) == before
+    path.write_bytes(whole)
+    runner.reported.phases.clear()
+    runner.restore(made, tree, strategy="Swap")
+    assert "Checking" not in runner.reported.phases
+    assert (Path(tree.root) / "data" / "b").read_text() == "first data/b"
 
 
 def test_a_part_of_the_files_is_switched_alone(runner: Runner, tree: FilesSource) -> None:

@@ -142,6 +142,12 @@ class Source(Protocol):
         :raises RestoreRefused: it cannot be restored here; the message says what to do.
         """
 
+    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
+        """Say whether :meth:`restore` reads an artifact to its end, and so finds it right, before it touches the target.
+
+        What does not is read once before. Nor may what an artifact says be carried out before: SQL is not.
+        """
+
     def restore(self, incoming: Incoming) -> str:
         """Put an artifact in place, and say in one sentence what came back.
 
@@ -185,6 +191,9 @@ class Swap(Protocol):
 
     def kept(self) -> tuple[Kept, ...]:
         """Give what earlier restores left aside, the newest last. Changes nothing."""
+
+    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
+        """Say what :meth:`Source.reads_first` says, of this way to restore."""
 
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Put an artifact beside the target, check them there, switch, and say what came back.

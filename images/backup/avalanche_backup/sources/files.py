@@ -112,6 +112,11 @@ class FileTree:
             "HoldsData", f"{count} files and folders at the top", (f"{count} names {fact:064x}",)
         )
 
+    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
+        """No: each file takes its place as it comes."""
+        del artifact
+        return False
+
     def restore(self, incoming: Incoming) -> str:
         """Put files back; a marker lies in the root from the first write to the last."""
         self._settle()

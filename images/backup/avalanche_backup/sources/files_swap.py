@@ -74,6 +74,11 @@ class FilesSwap:
         return tuple(Kept(each.name, switch, unfinished=word == "restoring") for word, each, switch in ours(self._root)
                      if word == "previous" or (word == "restoring" and self._journal(each).begun))  # fmt: skip
 
+    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
+        """Yes: nothing takes its place before all of it lies beside."""
+        del artifact
+        return True
+
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Write beside, compare, and switch."""
         settle(self._root)

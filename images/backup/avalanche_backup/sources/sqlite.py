@@ -113,6 +113,11 @@ class SqliteDatabase:
             "HoldsData", f"a database with {len(tables)} tables", tuple(f"table:{each}" for each in tables)
         )
 
+    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
+        """Yes: it is copied into scratch and opened there."""
+        del artifact
+        return True
+
     def restore(self, incoming: Incoming) -> str:
         """Bring a backup back: into the live database, or as a new file where there is none."""
         incoming.refuse_part()

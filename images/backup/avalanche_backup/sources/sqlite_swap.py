@@ -68,6 +68,11 @@ class SqliteSwap:
             Kept(each.name, switch) for each, switch in sorted(own, key=lambda one: one[0].stat().st_ctime_ns)
         )
 
+    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
+        """Yes: it is written beside and opened there."""
+        del artifact
+        return True
+
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Write the file beside, check it, and switch."""
         del index

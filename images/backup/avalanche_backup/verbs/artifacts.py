@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -52,15 +52,16 @@ class Reader:
 
 @contextmanager
 def open_artifact(reader: Reader, artifact: ArtifactMetadata) -> Iterator[Iterator[bytes]]:
-    """Open the plain bytes of an artifact.
+    """Open the plain bytes of an artifact; whoever reads them to the end has one that is whole and complete.
 
-    :raises VerificationFailed: it is missing, damaged, or not what the metadata says; while it is read.
+    :raises VerificationFailed: it is missing, damaged, not what the metadata says, or no complete dump; while it is read.
     """
     with (
         open_stored(reader, artifact) as chunks,
         closing(checked(chunks, facts_of(artifact), artifact.file, reader.identities)) as plain,
+        closing(_completed(plain, artifact)) as complete,
     ):
-        yield plain
+        yield complete
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def open_stored(reader: Reader, artifact: ArtifactMetadata) -> Iterator[Iterator
 
 
 def read_whole(reader: Reader, artifact: ArtifactMetadata) -> Iterator[int]:
-    """Read an artifact to its end, giving the length of each plain chunk, and look at how it begins and ends.
+    """Read an artifact to its end, giving the length of each plain chunk.
 
     One that cannot be opened here is read as it is stored: nothing of the plain bytes is looked at, nor counted.
 
@@ -89,16 +90,25 @@ def read_whole(reader: Reader, artifact: ArtifactMetadata) -> Iterator[int]:
         with open_stored(reader, artifact) as chunks:
             yield from (0 for _ in checked_as_stored(chunks, facts_of(artifact), artifact.file))
         return
-    first, last = b"", b""
     with open_artifact(reader, artifact) as chunks:
-        for chunk in chunks:
-            first = first or chunk[:16]
-            last = (last + chunk[-TRAILER_WITHIN:])[-TRAILER_WITHIN:]
-            yield len(chunk)
+        yield from map(len, chunks)
+
+
+def _completed(chunks: Iterator[bytes], artifact: ArtifactMetadata) -> Generator[bytes]:
+    """Look at how plain bytes begin and end; the last chunk is given once that is right."""
+    first, last, held = b"", b"", b""
+    for chunk in chunks:
+        if held:
+            yield held
+        first = first or chunk[:16]
+        last = (last + chunk[-TRAILER_WITHIN:])[-TRAILER_WITHIN:]
+        held = chunk
     if not _complete(artifact, first, last):
         raise VerificationFailed(
             f"{artifact.file} is whole, and no complete {artifact.kind} artifact", reason="ArtifactIncomplete"
         )
+    if held:
+        yield held
 
 
 def _complete(artifact: ArtifactMetadata, first: bytes, last: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Restore a backup: plan, or carry out the plan that was approved.
 
-Nothing is touched before the plan still fits and every stored byte was read and found right; of an encrypted backup
-nothing is read before an identity is there that opens it.
+Nothing is touched before the plan still fits and every stored byte was read and found right: once before, unless a source
+does so by itself; of an encrypted backup nothing is read before an identity is there that opens it.
 """
 
 from __future__ import annotations
@@ -118,13 +118,19 @@ def _execute(request: RestoreRequest, context: Context, chosen: _Chosen) -> Resu
         raise PlanChanged(
             "what is at the target is no longer what was approved: look at the new plan, and approve that one"
         )
-    _check_artifacts(context, chosen.reader, targets)
+    _check_artifacts(context, chosen.reader, [each for each in targets if not _reads_first(each, targets)])
     done = _restore_all(context, chosen, targets)
     context.report.progress("Verifying", "", 0, None)
     return _result(request, plan, "Restored", "; ".join(done))
 
 
-def _check_artifacts(context: Context, reader: Reader, targets: tuple[Target, ...]) -> None:
+def _reads_first(target: Target, targets: Sequence[Target]) -> bool:
+    """Say whether a target's artifact need not be read before; of several, all are, before the first target is touched."""
+    way = target.swap if target.chosen.strategy == "Swap" else target.source
+    return len(targets) == 1 and way.reads_first(target.artifact.model_dump())
+
+
+def _check_artifacts(context: Context, reader: Reader, targets: Sequence[Target]) -> None:
     total = sum(each.artifact.source_bytes for each in targets)
     done = 0
     for target in targets:
@@ -142,7 +148,7 @@ def _restore_all(context: Context, chosen: _Chosen, targets: tuple[Target, ...])
     done: list[str] = []
     for target in targets:
         try:
-            done.append(_restore_one(context, chosen, target))
+            done.append(_restore_one(context, chosen, target, once=_reads_first(target, targets)))
         except Failure as failure:
             if not done:
                 raise
@@ -153,7 +159,22 @@ def _restore_all(context: Context, chosen: _Chosen, targets: tuple[Target, ...])
     return done
 
 
-def _restore_one(context: Context, chosen: _Chosen, target: Target) -> str:
+class _Read:
+    """What is read while it is restored, and whether that was all of it."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self.ended = chunks, False
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._chunks
+        self.ended = True
+
+
+def _restore_one(context: Context, chosen: _Chosen, target: Target, *, once: bool) -> str:
+    """Restore. Where what is read ``once`` did not come to its end, it is read again: is it damaged, or was it something else?
+
+    :raises VerificationFailed: it is damaged; the target is untouched.
+    """
     artifact = target.artifact
     scratch = context.scratch / f"restore-{artifact.source}"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -163,13 +184,18 @@ def _restore_one(context: Context, chosen: _Chosen, target: Target) -> str:
 
     progress(0)
     with ExitStack() as stack:
-        chunks = stack.enter_context(open_artifact(chosen.reader, artifact))
+        read = _Read(stack.enter_context(open_artifact(chosen.reader, artifact)))
         restore: Callable[..., str] = target.source.restore
         if target.chosen.strategy == "Swap":
             index = _index(chosen.reader, artifact.source, stack)
             restore = partial(target.swap.restore, keep=target.keep, index=index)
-        chunks = chosen.locks.guard(chunks)
-        done = restore(Incoming(chunks, artifact.model_dump(), scratch, progress, target.paths))
+        chunks = chosen.locks.guard(iter(read))
+        try:
+            done = restore(Incoming(chunks, artifact.model_dump(), scratch, progress, target.paths))
+        except Failure:
+            if once and not read.ended:
+                _check_artifacts(context, chosen.reader, [target])
+            raise
     return done + _about_globals(chosen.reader.found, artifact.source)
 
 

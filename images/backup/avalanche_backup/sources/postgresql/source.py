@@ -112,6 +112,10 @@ class PostgresqlDatabase:
             return TargetState("Empty", f"{empty}{more}", used_by=used_by)
         return TargetState("HoldsData", f"{_described(found)}{more}", facts=names, used_by=used_by)
 
+    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
+        """A Directory archive is unpacked before; of the other formats, the server is given the beginning before the end is known."""
+        return artifact.get("format") == "Directory"
+
     def restore(self, incoming: Incoming) -> str:
         """Replace what the database holds by what the dump holds: in one transaction, unless jobs were asked for."""
         incoming.refuse_part()

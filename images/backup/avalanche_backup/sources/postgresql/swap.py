@@ -72,6 +72,10 @@ class PostgresqlSwap:
         found = [(each, beside.switch_of_kept(self._name, each["comment"])) for each in self._neighbours()]
         return tuple(Kept(each["name"], switch) for each, switch in found if switch)
 
+    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
+        """A Directory archive is unpacked before; of the other formats, the server is given the beginning before the end is known."""
+        return artifact.get("format") == "Directory"
+
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Restore beside, check, analyze, and switch."""
         del index
