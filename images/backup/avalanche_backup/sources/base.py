@@ -20,6 +20,15 @@ ProgressHook = Callable[[int], None]
 """Called with how many source bytes are done so far."""
 
 
+Proof = Literal["None", "Stored", "Decoded"]
+"""What a restore needs of an artifact before it begins, so that a damaged one leaves the target untouched.
+
+``None``: it reads all of it to the checked end before it touches the target. ``Stored``: it is taken back where the end is
+wrong, and what a server is told meanwhile must be what was written: every stored byte is hashed. ``Decoded``: what it has
+written stays, so that every byte is decoded and hashed as well.
+"""
+
+
 class Sink(Protocol):
     """Where a dump goes."""
 
@@ -142,11 +151,8 @@ class Source(Protocol):
         :raises RestoreRefused: it cannot be restored here; the message says what to do.
         """
 
-    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
-        """Say whether :meth:`restore` reads an artifact to its end, and so finds it right, before it touches the target.
-
-        What does not is read once before. Nor may what an artifact says be carried out before: SQL is not.
-        """
+    def proof(self, artifact: Mapping[str, Any]) -> Proof:
+        """Say what of an artifact must have been found right before :meth:`restore` may begin."""
 
     def restore(self, incoming: Incoming) -> str:
         """Put an artifact in place, and say in one sentence what came back.
@@ -192,8 +198,8 @@ class Swap(Protocol):
     def kept(self) -> tuple[Kept, ...]:
         """Give what earlier restores left aside, the newest last. Changes nothing."""
 
-    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
-        """Say what :meth:`Source.reads_first` says, of this way to restore."""
+    def proof(self, artifact: Mapping[str, Any]) -> Proof:
+        """Say what :meth:`Source.proof` says, of this way to restore."""
 
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Put an artifact beside the target, check them there, switch, and say what came back.

@@ -15,7 +15,16 @@ from typing import Any
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, VerificationFailed
 from avalanche_backup.sources.archive import Archive
-from avalanche_backup.sources.base import Beside, Dump, Incoming, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.base import (
+    Beside,
+    Dump,
+    Incoming,
+    Inspection,
+    ProgressHook,
+    Proof,
+    Sink,
+    TargetState,
+)
 from avalanche_backup.sources.extract import Stream, extract
 from avalanche_backup.sources.journal import settle
 from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
@@ -112,10 +121,10 @@ class FileTree:
             "HoldsData", f"{count} files and folders at the top", (f"{count} names {fact:064x}",)
         )
 
-    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
-        """No: each file takes its place as it comes."""
+    def proof(self, artifact: Mapping[str, Any]) -> Proof:
+        """Each file takes its place as it comes."""
         del artifact
-        return False
+        return "Decoded"
 
     def restore(self, incoming: Incoming) -> str:
         """Put files back; a marker lies in the root from the first write to the last."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, VerificationFailed
-from avalanche_backup.sources.base import Incoming, Kept
+from avalanche_backup.sources.base import Incoming, Kept, Proof
 from avalanche_backup.sources.extract import Extracted, Stream, chosen, extract
 from avalanche_backup.sources.journal import (
     Journal,
@@ -74,10 +74,10 @@ class FilesSwap:
         return tuple(Kept(each.name, switch, unfinished=word == "restoring") for word, each, switch in ours(self._root)
                      if word == "previous" or (word == "restoring" and self._journal(each).begun))  # fmt: skip
 
-    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
-        """Yes: nothing takes its place before all of it lies beside."""
+    def proof(self, artifact: Mapping[str, Any]) -> Proof:
+        """Nothing takes its place before all of it lies beside."""
         del artifact
-        return True
+        return "None"
 
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Write beside, compare, and switch."""

@@ -19,7 +19,16 @@ from urllib.parse import quote
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
 from avalanche_backup.platforms import give_to, sync_folder
-from avalanche_backup.sources.base import Beside, Dump, Incoming, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.base import (
+    Beside,
+    Dump,
+    Incoming,
+    Inspection,
+    ProgressHook,
+    Proof,
+    Sink,
+    TargetState,
+)
 from avalanche_contract.source import SqliteSource
 
 CHUNK = 1024 * 1024
@@ -113,10 +122,10 @@ class SqliteDatabase:
             "HoldsData", f"a database with {len(tables)} tables", tuple(f"table:{each}" for each in tables)
         )
 
-    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
-        """Yes: it is copied into scratch and opened there."""
+    def proof(self, artifact: Mapping[str, Any]) -> Proof:
+        """It is copied into scratch, and opened there."""
         del artifact
-        return True
+        return "None"
 
     def restore(self, incoming: Incoming) -> str:
         """Bring a backup back: into the live database, or as a new file where there is none."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from avalanche_backup.errors import RestoreFailed
 from avalanche_backup.platforms import give_to, sync_folder
-from avalanche_backup.sources.base import Incoming, Kept
+from avalanche_backup.sources.base import Incoming, Kept, Proof
 from avalanche_backup.sources.sqlite import SIDE_FILES, Explained, SqliteDatabase, check_copy, write_file
 from avalanche_contract.source import SqliteSource
 
@@ -68,10 +68,10 @@ class SqliteSwap:
             Kept(each.name, switch) for each, switch in sorted(own, key=lambda one: one[0].stat().st_ctime_ns)
         )
 
-    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
-        """Yes: it is written beside and opened there."""
+    def proof(self, artifact: Mapping[str, Any]) -> Proof:
+        """It is written beside, and opened there."""
         del artifact
-        return True
+        return "None"
 
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Write the file beside, check it, and switch."""

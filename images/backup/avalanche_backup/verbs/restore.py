@@ -1,7 +1,7 @@
 """Restore a backup: plan, or carry out the plan that was approved.
 
-Nothing is touched before the plan still fits and every stored byte was read and found right: once before, unless a source
-does so by itself; of an encrypted backup nothing is read before an identity is there that opens it.
+Nothing is touched before the plan still fits and every stored byte was read and found right: before, unless a source does so
+by itself. Of an encrypted backup nothing is read before an identity is there that opens it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from avalanche_backup.catalog import Found
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, StorageInvalid, VerificationFailed
 from avalanche_backup.holds import end_of_restore, keep_for_restore
 from avalanche_backup.locks import KeptLocks
-from avalanche_backup.sources.base import Incoming
+from avalanche_backup.metadata import ArtifactMetadata
+from avalanche_backup.sources.base import Incoming, Proof
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
-from avalanche_backup.verbs.artifacts import Reader, open_artifact, read_whole
+from avalanche_backup.verbs.artifacts import Reader, open_artifact, read_stored, read_whole
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.destinations import open_destination
 from avalanche_backup.verbs.keys import identities_for
@@ -118,37 +119,41 @@ def _execute(request: RestoreRequest, context: Context, chosen: _Chosen) -> Resu
         raise PlanChanged(
             "what is at the target is no longer what was approved: look at the new plan, and approve that one"
         )
-    _check_artifacts(context, chosen.reader, [each for each in targets if not _reads_first(each, targets)])
+    for target in targets:
+        _check_artifact(context, chosen.reader, target.artifact, _proof(target, targets))
     done = _restore_all(context, chosen, targets)
     context.report.progress("Verifying", "", 0, None)
     return _result(request, plan, "Restored", "; ".join(done))
 
 
-def _reads_first(target: Target, targets: Sequence[Target]) -> bool:
-    """Say whether a target's artifact need not be read before; of several, all are, before the first target is touched."""
+def _proof(target: Target, targets: Sequence[Target]) -> Proof:
+    """Say what is found right before anything is touched; of several targets everything: the first does not come back."""
     way = target.swap if target.chosen.strategy == "Swap" else target.source
-    return len(targets) == 1 and way.reads_first(target.artifact.model_dump())
+    return way.proof(target.artifact.model_dump()) if len(targets) == 1 else "Decoded"
 
 
-def _check_artifacts(context: Context, reader: Reader, targets: Sequence[Target]) -> None:
-    total = sum(each.artifact.source_bytes for each in targets)
+def _check_artifact(context: Context, reader: Reader, artifact: ArtifactMetadata, proof: Proof) -> None:
+    if proof == "None":
+        return
+    read, total = (
+        (read_stored, artifact.size_bytes) if proof == "Stored" else (read_whole, artifact.source_bytes)
+    )
     done = 0
-    for target in targets:
-        try:
-            for length in read_whole(reader, target.artifact):
-                done += length
-                context.report.progress("Checking", target.artifact.source, done, total)
-        except VerificationFailed as failure:
-            raise VerificationFailed(
-                f"{failure.message}. The target is untouched", reason=failure.reason
-            ) from None
+    try:
+        for length in read(reader, artifact):
+            done += length
+            context.report.progress("Checking", artifact.source, done, total)
+    except VerificationFailed as failure:
+        raise VerificationFailed(
+            f"{failure.message}. The target is untouched", reason=failure.reason
+        ) from None
 
 
 def _restore_all(context: Context, chosen: _Chosen, targets: tuple[Target, ...]) -> list[str]:
     done: list[str] = []
     for target in targets:
         try:
-            done.append(_restore_one(context, chosen, target, once=_reads_first(target, targets)))
+            done.append(_restore_one(context, chosen, target, proven=_proof(target, targets) == "Decoded"))
         except Failure as failure:
             if not done:
                 raise
@@ -170,8 +175,8 @@ class _Read:
         self.ended = True
 
 
-def _restore_one(context: Context, chosen: _Chosen, target: Target, *, once: bool) -> str:
-    """Restore. Where what is read ``once`` did not come to its end, it is read again: is it damaged, or was it something else?
+def _restore_one(context: Context, chosen: _Chosen, target: Target, *, proven: bool) -> str:
+    """Restore. Where that fails within what was not ``proven`` before, that is read again: is it damaged, or was it something else?
 
     :raises VerificationFailed: it is damaged; the target is untouched.
     """
@@ -193,8 +198,8 @@ def _restore_one(context: Context, chosen: _Chosen, target: Target, *, once: boo
         try:
             done = restore(Incoming(chunks, artifact.model_dump(), scratch, progress, target.paths))
         except Failure:
-            if once and not read.ended:
-                _check_artifacts(context, chosen.reader, [target])
+            if not (proven or read.ended):
+                _check_artifact(context, chosen.reader, artifact, "Decoded")
             raise
     return done + _about_globals(chosen.reader.found, artifact.source)
 

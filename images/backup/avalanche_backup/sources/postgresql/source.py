@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
-from avalanche_backup.sources.base import Beside, Dump, Incoming, Inspection, ProgressHook, Sink, TargetState
+from avalanche_backup.sources.base import (
+    Beside,
+    Dump,
+    Incoming,
+    Inspection,
+    ProgressHook,
+    Proof,
+    Sink,
+    TargetState,
+)
 from avalanche_backup.sources.postgresql import limits
 from avalanche_backup.sources.postgresql.clearing import clearing
 from avalanche_backup.sources.postgresql.clients import (
@@ -112,9 +121,9 @@ class PostgresqlDatabase:
             return TargetState("Empty", f"{empty}{more}", used_by=used_by)
         return TargetState("HoldsData", f"{_described(found)}{more}", facts=names, used_by=used_by)
 
-    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
-        """A Directory archive is unpacked before; of the other formats, the server is given the beginning before the end is known."""
-        return artifact.get("format") == "Directory"
+    def proof(self, artifact: Mapping[str, Any]) -> Proof:
+        """A Directory archive is unpacked before. Of the others the server carries out the beginning before the end is known; that is rolled back."""
+        return "None" if artifact.get("format") == "Directory" else "Stored"
 
     def restore(self, incoming: Incoming) -> str:
         """Replace what the database holds by what the dump holds: in one transaction, unless jobs were asked for."""

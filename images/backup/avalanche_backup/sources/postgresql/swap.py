@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_backup.errors import Failure, RestoreFailed, SourceInvalid, SourceUnavailable
-from avalanche_backup.sources.base import Incoming, Kept
+from avalanche_backup.sources.base import Incoming, Kept, Proof
 from avalanche_backup.sources.postgresql import beside
 from avalanche_backup.sources.postgresql.clients import Clients, installed_clients
 from avalanche_backup.sources.postgresql.connection import (
@@ -72,9 +72,9 @@ class PostgresqlSwap:
         found = [(each, beside.switch_of_kept(self._name, each["comment"])) for each in self._neighbours()]
         return tuple(Kept(each["name"], switch) for each, switch in found if switch)
 
-    def reads_first(self, artifact: Mapping[str, Any]) -> bool:
-        """A Directory archive is unpacked before; of the other formats, the server is given the beginning before the end is known."""
-        return artifact.get("format") == "Directory"
+    def proof(self, artifact: Mapping[str, Any]) -> Proof:
+        """A Directory archive is unpacked before. Of the others the server carries out the beginning before the end is known; that goes with the new database."""
+        return "None" if artifact.get("format") == "Directory" else "Stored"
 
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Restore beside, check, analyze, and switch."""
