@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from avalanche_backup.holds import Hold
 from avalanche_backup.storage.base import ObjectInfo, Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import cleanup, destinations
+from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.exitcodes import PERMANENT
 from avalanche_contract.request import CleanupRequest, Retention, Run
@@ -211,10 +212,71 @@ def test_a_cleanup_that_dies_at_any_point_is_brought_to_its_end_by_the_next(
     assert deaths >= 2 * 6
 
 
+class Interrupted(Mortal):
+    """A store before whose n-th change somebody else does something."""
+
+    def __init__(self, store: Store, number: int, meanwhile: Callable[[], None]) -> None:
+        super().__init__(store, number)
+        self._meanwhile = meanwhile
+
+    def _live(self) -> None:
+        if not self.changes:
+            self._meanwhile()
+        self.changes -= 1
+
+
+class AtThatTime(Runner):
+    """Who runs verbs by the clock of the cleanup."""
+
+    def context(self, **more: Any) -> Context:
+        """Give surroundings with that clock."""
+        return replace(super().context(**more), now=lambda: NOW)
+
+
+def test_a_restore_that_begins_at_any_point_of_a_removal_brings_the_backup_back_or_touches_nothing(
+    volume: Runner, source: SqliteSource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once it began, the backup stays for it: the cleanup goes round it, and the next one as well."""
+    whole = {path: path.read_bytes() for path in (tmp_path / "volume").rglob("*") if path.is_file()}
+    restorer = AtThatTime(volume.storage, tmp_path / "restorer")
+    wanted = _made(DAYS[3])
+    target = source.model_copy(update={"path": str(tmp_path / "back.sqlite")})
+    came_to: list[str] = []
+
+    def restore() -> None:
+        Path(target.path).unlink(missing_ok=True)
+        try:
+            restorer.restore(wanted, target)
+        except BackupMissing:
+            came_to.append("refused")
+            assert not Path(target.path).exists()
+        else:
+            came_to.append("restored")
+
+    for number in range(40):
+        for path, data in whole.items():
+            path.write_bytes(data)
+        with monkeypatch.context() as patched:
+            store = Interrupted(volume.store, number, restore)
+            patched.setattr(cleanup, "open_store", lambda _storage, store=store: store)
+            _clean(volume)
+        if store.changes >= 0:
+            break  # the whole cleanup makes no more changes
+        if came_to[-1] == "restored":
+            with closing(sqlite3.connect(target.path)) as back:
+                assert back.execute("SELECT n FROM t").fetchall() == [(1,)]
+        _clean(volume, now=NOW + timedelta(days=9))  # what a dead restore may have left has passed by then
+        assert _left(volume) == DAYS[:3]
+    assert set(came_to) == {"restored", "refused"} and len(came_to) >= 6
+
+
+def _made(backup_id: str) -> Result:
+    return Result(nonce=NONCE, verb="backup", verdict="Succeeded", reason="", message="", backup_id=backup_id)
+
+
 def _is_whole(runner: Runner, backup_id: str) -> None:
     """What is listed can be restored, however far a removal came."""
-    made = Result(nonce=NONCE, verb="backup", verdict="Succeeded", reason="", message="", backup_id=backup_id)
-    assert runner.verify(made).verdict == "Succeeded"
+    assert runner.verify(_made(backup_id)).verdict == "Succeeded"
 
 
 def test_a_hold_that_comes_after_the_tombstone_saves_the_backup(runner: Runner) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from avalanche_backup import layout
 from avalanche_backup.catalog import read_json
-from avalanche_backup.errors import BackupMissing
+from avalanche_backup.errors import BackupMissing, Failure
 from avalanche_backup.storage.base import Store
 from avalanche_contract.base import format_time, parse_time
 
@@ -81,7 +82,12 @@ def keep_for_restore(store: Store, prefix: str, backup_id: str, holder: str, now
     """
     document = {"backup_id": backup_id, "holder": holder, "expires": format_time(now + RESTORE_LIFE)}
     _put(store, layout.restoring_key(prefix, backup_id, holder), document)
-    _refuse_if_being_removed(store, prefix, backup_id, now)
+    try:
+        _refuse_if_being_removed(store, prefix, backup_id, now)
+    except BackupMissing:
+        with suppress(Failure):  # it expires by itself
+            end_of_restore(store, prefix, backup_id, holder)
+        raise
 
 
 def _refuse_if_being_removed(store: Store, prefix: str, backup_id: str, now: datetime) -> None:

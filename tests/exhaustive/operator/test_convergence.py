@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.fakes.world import NAMESPACE, World, Writes
+from tests.fakes.twin import two_operators
+from tests.fakes.world import NAMESPACE, World, Writes, finished
 from tests.unit.operator.objects import DATABASE, S3_SPEC, policy_spec
 
 Object = dict[str, Any]
@@ -96,6 +97,58 @@ def test_killed_between_any_two_writes_it_ends_as_undisturbed(number: int) -> No
     _play(world, rounds=16)
     assert writes.count >= number
     assert _came_to(world) == EXPECTED
+
+
+def _calls() -> int:
+    """Count the writes that an operator asks for: also those that change nothing."""
+    world = _begin()
+    alone = two_operators(world, 0)
+    _play(world)
+    return alone.count
+
+
+@pytest.mark.parametrize("number", range(1, _calls() + 1))
+def test_a_second_operator_before_any_write_of_the_first_does_nothing_twice(number: int) -> None:
+    """Percona#1731: two operators made two Jobs."""
+    world = _begin()
+    overtaken = two_operators(world, number)
+    _play(world, rounds=16)
+    assert _came_to(world) == EXPECTED
+    assert overtaken.overtaken
+
+
+def test_a_policy_that_is_deleted_and_made_anew_at_once_adopts_no_backup_and_deletes_none() -> None:
+    world = _begin()
+    world.run(5)
+    world.fire("nightly", SLOT)
+    world.run(5)
+    gateway = world.gateway
+    old = gateway.objects["BackupPolicy", NAMESPACE, "nightly"]
+    backup = ("Backup", NAMESPACE, "nightly-20260301020000")
+    before = gateway.objects[backup]
+    world.person(
+        "BackupPolicy", "nightly", policy_spec(DATABASE)
+    )  # what the old one owned is not collected yet
+    new = gateway.objects["BackupPolicy", NAMESPACE, "nightly"]
+    assert new["metadata"]["uid"] != old["metadata"]["uid"]
+    world.run(3)
+    assert world.condition("BackupPolicy", "nightly")["reason"] == "NameTaken"
+    for each in [each for each in gateway.objects.values() if _is_owned_by(each, old)]:
+        finished(gateway.delete(each))  # the garbage collector of Kubernetes
+    world.run(5)
+    world.fire("nightly", SLOT + timedelta(days=1))
+    world.run(5)
+    after = gateway.objects[backup]
+    assert after["spec"] == before["spec"] and after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["status"]["phase"] == "Succeeded" and len(world.bucket) == 2
+    made = gateway.objects["Backup", NAMESPACE, "nightly-20260302020000"]
+    identities = [each["status"]["runIdentity"].split("/")[1] for each in (after, made)]
+    assert identities == [old["metadata"]["uid"], new["metadata"]["uid"]]
+
+
+def _is_owned_by(found: Object, owner: Object) -> bool:
+    references = found["metadata"].get("ownerReferences") or ()
+    return any(each["uid"] == owner["metadata"]["uid"] for each in references)
 
 
 def test_a_run_while_the_operator_was_away_appears_when_it_returns() -> None:

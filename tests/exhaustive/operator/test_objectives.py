@@ -14,6 +14,7 @@ from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.objectives.decide import Measured, after, judged, measured
 from avalanche_operator.policies.decide import Tally
+from tests.fakes.twin import two_operators
 from tests.fakes.world import NAMESPACE, World, Writes
 from tests.unit.operator.objects import CHAT, DATABASE, MAIL, S3_SPEC, found, policy_spec
 
@@ -257,6 +258,23 @@ def test_killed_between_any_two_writes_it_is_told_neither_never_nor_twice(number
     writes = Writes(world, number)
     _story(world)
     assert writes.count >= number
+    assert _came_to(world) == EXPECTED
+
+
+def _calls() -> int:
+    """Count the writes that an operator asks for: also those that change nothing."""
+    world = _world()
+    alone = two_operators(world, 0)
+    _story(world)
+    return alone.count
+
+
+@pytest.mark.parametrize("number", range(1, _calls() + 1))
+def test_a_second_operator_before_any_write_of_the_first_tells_nobody_twice(number: int) -> None:
+    world = _world()
+    overtaken = two_operators(world, number)
+    _story(world)
+    assert overtaken.overtaken
     assert _came_to(world) == EXPECTED
 
 
