@@ -25,6 +25,8 @@ from avalanche_contract.source import FilesSource
 BLOCK = tarfile.BLOCKSIZE
 FOLDER, LINK, HARD, FILE = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.REGTYPE
 END = bytes(2 * BLOCK)
+WORK = ".avalanche-restoring-01234567"
+JOURNAL = b'{"step": "Entry", "path": "kept", "was": false, "mode": null}\n'
 
 
 @pytest.fixture
@@ -77,7 +79,6 @@ LEAVING = {
     "an absolute path": entry("/tmp/avalanche-canary", content=b"dead"),
     "a sibling that begins alike": entry("../target2/canary", content=b"dead"),
     "a path override": pax({"path": "../outside/canary"}) + entry("harmless", content=b"dead"),
-    "a path override for all": pax({"path": "../outside/canary"}, tarfile.XGLTYPE) + entry("x", content=b"d"),
     "a long name": entry("../" * 60 + "outside/canary", content=b"dead"),
     "a hard link out": entry("x", HARD, "../outside/canary"),
     "a hard link to an absolute path": entry("x", HARD, "/etc/passwd"),
@@ -87,6 +88,10 @@ LEAVING = {
     "no name": entry("", content=b"dead"),
     "the marker": entry(MARKER, FOLDER),
     "the marker's place": entry(f"{MARKER}/x", content=b"x"),
+    "a journal that the next restore would obey": entry(f"{WORK}/journal", content=JOURNAL),
+    "a journal deeper down": entry(f"a/{WORK}/journal", content=JOURNAL),
+    "what an undo would bring back": entry(".avalanche-previous-01234567/old/x", content=b"x"),
+    "a hard link to a journal": entry("x", HARD, f"{WORK}/journal"),
     "a folder that becomes a link before its mode is set": entry("a", FOLDER, mode=0o777)
     + entry("a", LINK, "../outside"),
     "a character device": entry("x", tarfile.CHRTYPE, devmajor=1, devminor=3),
@@ -117,6 +122,8 @@ BROKEN = {
     "a header of headers of no length": entry("pax", tarfile.XHDTYPE, content=b"0 a=b\n") + entry("x") + END,
     "a length with thousands of digits": entry("pax", tarfile.XHDTYPE, content=b"9" * 9000 + b" a=b\n") + entry("x") + END,
     "a damaged header midway": entry("a") + b"\x01" * BLOCK + entry("b") + END,
+    "a header for all that follows": pax({"comment": "x"}, tarfile.XGLTYPE) + entry("x") + END,
+    "a path for all that follows": pax({"path": "x"}, tarfile.XGLTYPE) + entry("a") + END,
     "no end": entry("a"),
     "an end within a header": entry("a") + b"a" * 100,
     "an end within a file": entry("a", content=b"x" * 5000)[:3000],

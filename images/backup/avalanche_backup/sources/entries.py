@@ -4,6 +4,7 @@ Nothing is written here. What is refused, and why:
 
 * a damaged or missing header: :mod:`tarfile` takes one for the end, and the rest would be left out in silence;
 * a header of more than 192 KiB, or thousands of them for one entry: memory and stack (CVE-2024-6232);
+* a header for all entries that follow: it gives them names, sizes and times that no backup has from there;
 * sparse entries: a few bytes that become terabytes;
 * negative sizes: the reader would go backwards without end (CVE-2025-8194).
 """
@@ -20,7 +21,7 @@ PATH_MAX_BYTES = 64 * 1024
 """Of a path in an archive: sixteen times what a system call takes."""
 HEADER_MAX_BYTES = 3 * PATH_MAX_BYTES
 """Of a path, a link's target and all else that describes one entry."""
-_DESCRIBING = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+_DESCRIBING = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # fmt: skip
 
 
 class ArchiveInvalid(ValueError):
@@ -103,6 +104,8 @@ class _Entry(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from None
+        if entry.type == tarfile.XGLTYPE:
+            raise tarfile.ReadError("a header for all that follows")
         if entry.type == tarfile.GNUTYPE_SPARSE:
             raise tarfile.ReadError(f"{entry.name[:200]!r} is sparse")
         if entry.size < 0:

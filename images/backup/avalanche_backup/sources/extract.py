@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed
 from avalanche_backup.sources.entries import ArchiveInvalid, content, entries, nanoseconds, opened
-from avalanche_backup.sources.tree import MARKER, shown
+from avalanche_backup.sources.tree import is_ours, shown
 
 _FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 _MODE = 0o777
@@ -162,8 +162,8 @@ def _checked(name: str) -> str:
     parts = name.split("/")
     if name.startswith("/") or "\0" in name or any(part in ("", ".", "..") for part in parts):
         raise RestoreFailed(f"the archive holds {shown(name)}, which would leave the target")
-    if MARKER in parts:
-        raise RestoreFailed(f"the archive holds {MARKER}, which no backup does")
+    if own := next(filter(is_ours, parts), None):  # a journal in it would be obeyed by the next restore
+        raise RestoreFailed(f"the archive holds {own}, which no backup does")
     return name
 
 
