@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 
 _SIGNED = re.compile(r"^\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*$", re.DOTALL)
+_LOOKS_SIGNED = re.compile(r"^\s*([!<>=][!<>=~]+)")
+_SIGNS = ("=", "!=", ">", ">=", "<", "<=")
 _ORDERS: Mapping[str, Callable[[Decimal, Decimal], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -29,9 +31,14 @@ _ORDERS: Mapping[str, Callable[[Decimal, Decimal], bool]] = {
 def check_expectation(expect: str) -> str:
     """Give an expectation back where it can be met.
 
-    :raises ValueError: it compares with what is no number.
+    :raises ValueError: it compares with what is no number, or by a sign that is none.
     """
     sign, wanted = _split(expect)
+    if (found := _LOOKS_SIGNED.match(expect)) and found[1] not in _SIGNS:
+        raise ValueError(
+            f"{expect!r} begins with {found[1]}, which is no comparison: write {', '.join(_SIGNS)}, or = and a space before a "
+            "text that begins so"
+        )
     if sign in _ORDERS and _number(wanted) is None:
         raise ValueError(f"{expect!r} compares with what is no number; write = before a text that begins so")
     return expect

@@ -123,6 +123,10 @@ class Drilled(Lenient):
     """Seconds by ``Checking``, ``Starting``, ``Restoring``, ``Comparing``, ``Asking``."""
     asked: int = 0
     """How many questions were asked."""
+    told_time: Time | None = None
+    """When people were last told of the failures that this one continues; absent: they were not."""
+    told_reason: str | None = None
+    """Of the failure that they were told of."""
 
 
 class Listed(Lenient):

@@ -125,14 +125,17 @@ def test_an_answer_that_is_not_as_expected_names_question_and_answer_and_the_oth
             Query(sql="SELECT site FROM samples WHERE id = 1", expect="site 1"),
             Query(sql="SELECT 1/0", expect="1"),
             Query(sql="SELECT id FROM samples", expect="1"),
+            Query(sql="SELECT id FROM samples WHERE id = 0", expect="!= 1"),
+            Query(sql="SELECT id, site FROM samples WHERE id = 1", expect="1"),
             Query(sql="DELETE FROM samples RETURNING 1", expect="1"),
             Query(sql=r"\! touch /tmp/canary-of-a-drill", expect="1"),
         )
     told = outcome(runner)
-    assert (told.succeeded, told.reason, told.asked) == (False, "AssertionFailed", 6)
+    assert (told.succeeded, told.reason, told.asked) == (False, "AssertionFailed", 8)
     assert "'SELECT count(*) FROM samples' gave '1000', and not '> 5000'" in failed.value.message
     assert "division by zero" in failed.value.message
     assert "more than one row" in failed.value.message
+    assert "it gives no row" in failed.value.message
     assert "site 1" not in failed.value.message
     assert not Path("/tmp/canary-of-a-drill").exists()
 
@@ -175,6 +178,46 @@ def test_roles_that_own_and_are_granted_things_are_there_and_nothing_of_them_is_
         Query(sql="SELECT tableowner FROM pg_tables WHERE tablename = 'samples'", expect="the owner"),
         Query(sql="SELECT has_table_privilege('drill_reader', 'samples', 'SELECT')", expect="true"),
     )
+
+
+def test_owners_of_things_in_each_others_schemas_are_given_them_in_every_schema(
+    runner: Runner, plain: PostgresqlSource, postgres: Postgres
+) -> None:
+    postgres.psql("postgres", "CREATE ROLE first_owner; CREATE ROLE second_owner")
+    postgres.psql(
+        plain.database,
+        "CREATE SCHEMA one AUTHORIZATION first_owner; CREATE SCHEMA two AUTHORIZATION second_owner;"
+        "CREATE TABLE one.t (n int); CREATE TABLE two.t (n int);"
+        "ALTER TABLE one.t OWNER TO second_owner; ALTER TABLE two.t OWNER TO first_owner",
+    )
+    runner.backup(plain)
+    drill(
+        runner,
+        Query(sql="SELECT string_agg(tableowner, ' ' ORDER BY schemaname) FROM pg_tables WHERE tablename = 't'",
+              expect="second_owner first_owner"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "part", [{"schemas": ("lab",)}, {"exclude_tables": ("samples",)}], ids=["schemas", "excluded"]
+)
+def test_a_part_is_drilled_with_its_own_roles(
+    runner: Runner, plain: PostgresqlSource, postgres: Postgres, part: dict[str, Any]
+) -> None:
+    roles = ("lab_owner", "lab_reader", "lab_future", "of_samples")
+    postgres.psql("postgres", "".join(f"DROP ROLE IF EXISTS {each}; CREATE ROLE {each};" for each in roles))
+    postgres.psql(
+        plain.database,
+        "DROP VIEW sites; CREATE SCHEMA lab; CREATE TABLE lab.t (n int); ALTER TABLE lab.t OWNER TO lab_owner; GRANT SELECT (n) ON lab.t TO lab_reader;"
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA lab GRANT SELECT ON TABLES TO lab_future; ALTER TABLE samples OWNER TO of_samples",
+    )
+    made = runner.backup(plain.model_copy(update=part))
+    recreate = runner.metadata(made).artifacts[0].recreate
+    named = {*recreate["owners"], *recreate["roles"]}
+    assert named - {"avalanche", "postgres"} == {"lab_owner", "lab_reader", "lab_future"}
+    drill(runner, Query(sql="SELECT tableowner FROM pg_tables WHERE schemaname = 'lab'", expect="lab_owner"))
+    postgres.psql(plain.database, f"DROP OWNED BY {', '.join(roles)} CASCADE")
+    postgres.psql("postgres", "".join(f"DROP ROLE {each};" for each in roles))
 
 
 def test_an_extension_that_is_not_installed_is_named(runner: Runner, plain: PostgresqlSource) -> None:
@@ -238,9 +281,7 @@ def test_without_a_good_backup_a_drill_says_so(runner: Runner) -> None:
 
 
 def test_sqlite_is_restored_checked_and_asked(runner: Runner, tmp_path: Path) -> None:
-    path = tmp_path / "app.sqlite"
-    with sqlite3.connect(path) as made:
-        made.executescript("CREATE TABLE t (n); INSERT INTO t VALUES (1), (2), (NULL);")
+    path = _sqlite(tmp_path / "app.sqlite")
     runner.backup(SqliteSource(name="app", path=str(path)))
     result = drill(runner, Query(source="app", sql="SELECT count(*) FROM t", expect="3"))
     assert "integrity_check ok" in result.message
@@ -272,6 +313,20 @@ def test_files_are_compared_with_the_index_entry_by_entry(runner: Runner, tmp_pa
         drill(runner, Query(sql="SELECT 1", expect="1"))
     folder = Path(runner.storage.root) / PREFIX / "files"  # type: ignore[union-attr]
     assert (folder / f"{made.backup_id}_drill.json").exists()
+
+
+def test_a_drill_that_fails_leaves_nothing_of_what_it_was_to_keep(
+    runner: Runner, plain: PostgresqlSource, tmp_path: Path
+) -> None:
+    made = runner.backup(
+        plain, SqliteSource(name="app", path=str(_sqlite(tmp_path / "app.sqlite"))), kind="full"
+    )
+    _change_metadata(runner, made, lambda each: each["statistics"].update(tables={"t": 7}), of="app")
+    keep = tmp_path / "kept"
+    keep.mkdir()
+    with pytest.raises(DrillFailed):
+        drill(runner, keep=str(keep))
+    assert list(keep.iterdir()) == []
 
 
 def test_what_differs_from_the_index_is_named(tmp_path: Path) -> None:
@@ -349,9 +404,15 @@ def test_a_newer_server_takes_the_backup_of_an_older_one(
     assert "in PostgreSQL 18" in result.message
 
 
-def _change_metadata(runner: Runner, made: Result, change: Any) -> None:
+def _sqlite(path: Path) -> Path:
+    with sqlite3.connect(path) as made:
+        made.executescript("CREATE TABLE t (n); INSERT INTO t VALUES (1), (2), (NULL);")
+    return path
+
+
+def _change_metadata(runner: Runner, made: Result, change: Any, of: str | None = None) -> None:
     key = layout.metadata_key(PREFIX, made.backup_id or "")
     path = Path(runner.storage.root) / key  # type: ignore[union-attr]
     document = json.loads(path.read_text())
-    change(document["artifacts"][0])
+    change(next(each for each in document["artifacts"] if of in (None, each["source"])))
     path.write_text(json.dumps(document))

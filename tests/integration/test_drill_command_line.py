@@ -48,11 +48,16 @@ def test_a_wrong_answer_ends_with_25_and_is_mailed_once_as_is_the_first_success_
 ) -> None:
     with_mail(project, server)
     project.run("database")
+    told = []
     for _ in range(2):
         ended = project.run("-o", "json", "drill", "--query", "SELECT n FROM t", "--expect", "> 42")
         assert ended.returncode == 25
         assert "gave '42', and not '> 42'" in ended.stderr
         assert json.loads(ended.stdout)["reason"] == "AssertionFailed"
+        (beside,) = (project.folder / "data/backups").rglob("*_drill.json")
+        written = json.loads(beside.read_text())
+        told.append((written["told_reason"], written["told_time"]))
+    assert told == [("AssertionFailed", told[0][1])] * 2
     ((_, _, first),) = server.received
     assert "could not be restored in a drill: AssertionFailed" in first["Subject"]
     assert project.run("drill").returncode == 0

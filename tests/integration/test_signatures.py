@@ -18,6 +18,8 @@ import pytest
 from avalanche_backup import catalog
 from avalanche_backup.catalog import Damaged
 from avalanche_backup.errors import BackupMissing, CredentialsMissing, UsageInvalid, VerificationFailed
+from avalanche_backup.metadata import MetadataInvalid
+from avalanche_backup.pipeline.signing import check_signature
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.base import Credential
 from avalanche_contract.request import CleanupRequest, Retention, Run
@@ -61,6 +63,12 @@ def source(tmp_path: Path) -> SqliteSource:
 def runner(tmp_path: Path, keys: tuple[Key, Key]) -> Runner:
     """Give a place where backups of the first key alone are believed."""
     return _trusting(tmp_path, keys[0].public)
+
+
+def test_a_document_that_is_nested_far_too_deep_is_refused_and_no_crash() -> None:
+    deep = b'{"signature": {}, "x": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001
+    with pytest.raises(MetadataInvalid, match="too deep"):
+        check_signature(deep, ("key",))
 
 
 def test_a_signed_backup_is_verified_and_restored_and_its_signature_needs_no_code_of_ours(

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
-from avalanche_backup.sources.postgresql import dump
+from avalanche_backup.sources.base import Incoming
+from avalanche_backup.sources.postgresql import PostgresqlDatabase, dump
 from avalanche_backup.sources.postgresql.questions import ABILITIES
 from avalanche_backup.sources.postgresql.scope import MARKER
 from avalanche_contract.source import PostgresqlSource
@@ -526,3 +527,20 @@ def test_a_database_that_fails_leaves_no_backup_of_the_others(
     with pytest.raises(SourceInvalid):
         runner.backup(database, missing)
     assert [key for key in runner.stored() if "/database/" in key] == []
+
+
+def test_an_archive_is_not_read_on_when_pg_restore_has_failed(
+    database: PostgresqlSource, tmp_path: Path
+) -> None:
+    read = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal read
+        for read in range(20_000):  # noqa: B007 - how far it came
+            yield bytes(65536)
+
+    with pytest.raises(RestoreFailed, match="pg_restore stopped"):
+        PostgresqlDatabase(database, tmp_path).restore(
+            Incoming(chunks(), {"format": "Custom"}, tmp_path, lambda _: None)
+        )
+    assert read < 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import stat
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from avalanche_backup import layout
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid
 from avalanche_backup.sources.base import Incoming
 from avalanche_backup.sources.postgresql import PostgresqlDatabase
 from avalanche_backup.sources.postgresql.clients import ENV_CLIENTS
 from avalanche_contract.exitcodes import ExitCode
+from avalanche_contract.result import Result
 from avalanche_contract.source import PostgresqlSource
 from tests.integration import servers
 from tests.integration.conftest import FINGERPRINT, source_of
@@ -282,11 +285,20 @@ def test_what_the_server_refused_is_told_and_not_what_it_noticed(
     source = new(
         "DROP ROLE IF EXISTS gone; CREATE ROLE gone; CREATE TABLE t (n int); ALTER TABLE t OWNER TO gone;"
         "CREATE SCHEMA s; CREATE TABLE s.failed_jobs (n int); CREATE TABLE s.errors (n int); CREATE TABLE aside ()"
-    ).model_copy(update={"exclude_tables": ("aside",)})  # of a part, roles are not compared before
+    ).model_copy(update={"exclude_tables": ("aside",)})
     made = runner.backup(source)
+    _forget_roles(runner, made)
     postgres.psql(source.database, "DROP OWNED BY gone; DROP ROLE gone")
     with pytest.raises(RestoreFailed, match=r'^psql stopped: .*role "gone" does not exist'):
         runner.restore(made, source)
+
+
+def _forget_roles(runner: Runner, made: Result) -> None:
+    """Leave roles out of the metadata, as older releases did of a part: they are not compared before the restore."""
+    path = Path(runner.storage.root) / layout.metadata_key(PREFIX, made.backup_id or "")  # type: ignore[union-attr]
+    document = json.loads(path.read_text())
+    document["artifacts"][0]["recreate"].update(owners=[], roles=[])
+    path.write_text(json.dumps(document))
 
 
 def test_a_server_without_a_client_that_is_whole_is_named(

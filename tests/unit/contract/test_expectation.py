@@ -52,3 +52,9 @@ def test_every_text_can_be_expected_behind_a_sign(text: str) -> None:
 def test_a_comparison_with_what_is_no_number_is_refused(expect: str) -> None:
     with pytest.raises(ValueError, match="no number"):
         check_expectation(expect)
+
+
+@pytest.mark.parametrize("expect", ["== 5", "=> 5", "=< 5", "<> 5", "!== 5", ">> 5", "=~ x", " ==5"])
+def test_a_sign_that_is_none_is_refused_and_the_known_ones_are_named(expect: str) -> None:
+    with pytest.raises(ValueError, match=r"no comparison: write =, !=, >, >=, <, <="):
+        check_expectation(expect)

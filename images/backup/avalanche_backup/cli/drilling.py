@@ -191,10 +191,12 @@ def _tell(
     now, failed_before = datetime.now(UTC), before.get("succeeded") is False
     if failure is None and not failed_before:
         return
-    last_reason = str(before.get("reason")) if failed_before else ""
-    if failure is not None and told_lately(failure.reason, last_reason, parse_time(before.get("time")), now):
-        return
     outcome = report.drills[-1] if report.drills else None
+    known = parse_time(before.get("told_time")) if failed_before else None
+    known_reason = str(before.get("told_reason")) if failed_before else ""
+    if failure is not None and told_lately(failure.reason, known_reason, known, now):
+        _note(configuration, outcome, known, known_reason)
+        return
     event: Event = "DrillFailed" if failure is not None else "Recovered"
     happened = Occurrence(
         event=event,
@@ -208,6 +210,23 @@ def _tell(
     told = tell(configuration.notifications, happened)
     if told is not None:
         report.told(told)
+    if failure is not None and told is not None and told.sent:
+        _note(configuration, outcome, now, failure.reason)
+
+
+def _note(configuration: Configuration, outcome: Drilled | None, told: datetime | None, reason: str) -> None:
+    """Write beside the backup when people were told, and of what: the next drill goes by that."""
+    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+    from avalanche_backup.verbs.drill import write_outcome  # noqa: PLC0415
+
+    place = next(
+        (each for each in configuration.places if outcome and each.storage.name == outcome.storage), None
+    )
+    if outcome is None or place is None:
+        return
+    with suppress(Failure):
+        outcome = outcome.model_copy(update={"told_time": told, "told_reason": reason})
+        write_outcome(open_store(place.storage), place.prefix, outcome)
 
 
 COMMANDS = (drill,)

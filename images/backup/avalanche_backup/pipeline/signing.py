@@ -71,11 +71,16 @@ def check_signature(data: bytes, trusted: Sequence[str]) -> None:
     """Refuse a document that no trusted key has signed.
 
     :raises SignatureInvalid: there is no signature, it is of another key, or the document was changed.
+    :raises MetadataInvalid: it is no document of ours.
     """
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
 
-    document = json.loads(data)
+    try:
+        document = json.loads(data)
+        signed = signed_bytes(document)
+    except RecursionError:
+        raise MetadataInvalid("nested far too deep") from None
     found = document.get("signature")
     if not isinstance(found, dict):
         raise SignatureInvalid("it is not signed, and only signed backups are trusted here")
@@ -84,6 +89,6 @@ def check_signature(data: bytes, trusted: Sequence[str]) -> None:
         raise SignatureInvalid(f"it is signed by {key[:64]!r}, which is not among the trusted keys")
     try:
         public = Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True))
-        public.verify(base64.b64decode(value, validate=True), signed_bytes(document))
+        public.verify(base64.b64decode(value, validate=True), signed)
     except (InvalidSignature, ValueError, binascii.Error):
         raise SignatureInvalid("its signature does not fit: it was changed after it was signed") from None

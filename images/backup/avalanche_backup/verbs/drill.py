@@ -159,11 +159,12 @@ def _go(drill: _Drill) -> None:
     with drill.watch.step("Checking"):
         _check(drill, artifacts)
     wrong: list[str] = []
-    for artifact in artifacts:
-        try:
-            wrong += _drill_one(drill, artifact, asked[artifact.source])
-        except (DrillFailed, *_OURS) as failure:
-            raise DrillFailed(f"{artifact.source}: {failure.message}", reason=failure.reason) from None
+    with ExitStack() as kept:  # one that fails takes with it those that were to stay
+        for artifact in artifacts:
+            try:
+                wrong += _drill_one(drill, artifact, asked[artifact.source], kept)
+            except (DrillFailed, *_OURS) as failure:
+                raise DrillFailed(f"{artifact.source}: {failure.message}", reason=failure.reason) from None
     if wrong:
         more = f"; and {len(wrong) - NAMED_MAX} more" if len(wrong) > NAMED_MAX else ""
         lines = (f"{'; '.join(wrong[:NAMED_MAX])}{more}", *drill.watch.hints)
@@ -215,7 +216,9 @@ def _check(drill: _Drill, artifacts: Sequence[ArtifactMetadata]) -> None:
             drill.context.report.progress("Checking", artifact.source, done, total)
 
 
-def _drill_one(drill: _Drill, artifact: ArtifactMetadata, queries: Sequence[Query]) -> list[str]:
+def _drill_one(
+    drill: _Drill, artifact: ArtifactMetadata, queries: Sequence[Query], kept: ExitStack
+) -> list[str]:
     """Restore, compare and ask; give what was not answered as expected."""
     report, watch, keep = drill.context.report, drill.watch, drill.request.keep is not None
     report.progress("Starting", artifact.source, 0, None)
@@ -231,7 +234,9 @@ def _drill_one(drill: _Drill, artifact: ArtifactMetadata, queries: Sequence[Quer
         watch.done.append(f"{artifact.source}: {told}" + (f" ({target.note})" if target.note else ""))
         with watch.step("Asking"):
             wrong = [said for each in queries if (said := _ask(drill, artifact, target, each))]
-        watch.hints.extend(target.hints if keep else ())
+        if keep:
+            watch.hints.extend(target.hints)
+            kept.push(stack.pop_all())
     return wrong
 
 
@@ -283,9 +288,12 @@ def _sentence(drill: _Drill) -> str:
 
 
 def _tell(drill: _Drill, outcome: Drilled) -> None:
-    """Report the outcome, and write it beside the backup, where that can be written to."""
     drill.context.report.drilled(outcome)
-    key = layout.drill_key(drill.reader.found.prefix, outcome.backup_id)
-    document = json.dumps(outcome.model_dump(mode="json"), indent=2) + "\n"
+    write_outcome(drill.reader.store, drill.reader.found.prefix, outcome)
+
+
+def write_outcome(store: Store, prefix: str, outcome: Drilled) -> None:
+    """Write what a drill came to beside its backup, where that can be written to."""
+    document = json.dumps(outcome.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
     with suppress(Failure):
-        drill.reader.store.put(key, document.encode(), overwrite=True)
+        store.put(layout.drill_key(prefix, outcome.backup_id), document.encode(), overwrite=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from avalanche_backup.errors import DrillFailed
 from avalanche_backup.metadata import ArtifactMetadata
 from avalanche_backup.sources import index, sqlite_question
+from avalanche_backup.sources.journal import remove_tree
 from avalanche_backup.verbs.artifacts import Reader, open_artifact
 from avalanche_contract.source import FilesSource, PostgresqlSource, Source, SqliteSource
 
@@ -33,7 +33,7 @@ class Target:
 def made(
     reader: Reader, artifact: ArtifactMetadata, folder: Path, *, superuser: bool, keep: bool
 ) -> Iterator[Target]:
-    """Make the target of one artifact in a folder, and leave nothing of it; with ``keep``, leave it.
+    """Make the target of one artifact in a folder, and leave nothing of it; with ``keep``, leave it where nothing failed.
 
     :raises DrillFailed: it cannot be made.
     """
@@ -42,12 +42,14 @@ def made(
             yield target
         return
     place = folder / f"{artifact.kind}-{artifact.source}"
+    left = False
     try:
         place.mkdir(parents=True)
         yield _sqlite(artifact, place) if artifact.kind == "sqlite" else _files(reader, artifact, place)
+        left = keep
     finally:
-        if not keep:
-            shutil.rmtree(place, ignore_errors=True)
+        if not left:
+            remove_tree(place)
 
 
 @contextmanager

@@ -115,15 +115,32 @@ _FIRST_OWNS = " UNION ALL ".join(
         ("pg_foreign_server", "srvowner", "true"),
     )
 )
-ROLES = f"""SELECT json_build_object(
+
+
+def roles(scope: Scope) -> str:
+    """Ask which roles own what a scope holds (``owners``), and which others its grants and policies name (``roles``)."""
+    part = bool(scope.schemas or scope.excluded)
+    return f"""{scope.judged() if part else ""}SELECT json_build_object(
  'owners', (SELECT coalesce(json_agg(DISTINCT pg_get_userbyid(o.owner)), '[]') FROM (
    SELECT refobjid AS owner, classid, objid FROM pg_shdepend
    WHERE deptype = 'o' AND refclassid = 'pg_authid'::regclass AND dbid = {_HERE} AND classid <> 'pg_extension'::regclass
    UNION ALL {_FIRST_OWNS}) AS o
-   WHERE NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = o.classid AND e.objid = o.objid AND e.deptype = 'e')),
+   WHERE NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = o.classid AND e.objid = o.objid AND e.deptype = 'e') AND {_of_the_part("o", scope) if part else "true"}),
  'roles', (SELECT coalesce(json_agg(DISTINCT pg_get_userbyid(s.refobjid)), '[]') FROM pg_shdepend AS s
    WHERE deptype IN ('a', 'r') AND refclassid = 'pg_authid'::regclass AND dbid = {_HERE}
-   AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = s.classid AND e.objid = s.objid AND e.deptype = 'e')))"""  # noqa: S608
+   AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = s.classid AND e.objid = s.objid AND e.deptype = 'e')
+   AND {_of_the_part("s", scope) if part else "true"}))"""  # noqa: S608
+
+
+def _of_the_part(row: str, scope: Scope) -> str:
+    """Give the condition that a dump of a part holds what a row names; what stands for nothing else pg_dump leaves out."""
+    without_schema = "false" if scope.schemas else "true"
+    return f"""CASE {row}.classid WHEN 'pg_namespace'::regclass THEN {row}.objid IN (SELECT oid FROM chosen)
+   WHEN 'pg_default_acl'::regclass THEN {row}.objid IN (SELECT oid FROM pg_default_acl
+     WHERE defaclnamespace IN (SELECT oid FROM chosen) OR (defaclnamespace = 0 AND {without_schema}))
+   WHEN 'pg_largeobject'::regclass THEN {without_schema} WHEN 'pg_largeobject_metadata'::regclass THEN {without_schema}
+   ELSE ({row}.classid, {row}.objid) IN (SELECT classid, oid FROM judged WHERE dropped) END"""  # noqa: S608
+
 
 ABILITIES = """SELECT json_build_object('role', current_user, 'read_only', current_setting('transaction_read_only') = 'on',
  'superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),

@@ -32,7 +32,9 @@ def sql_of_archive(clients: Clients, environment: dict[str, str], chunks: Iterat
     """Give the SQL of a Custom archive, as pg_restore writes it."""
     failures: list[BaseException] = []
     with _pg_restore(clients, environment, "-", subprocess.PIPE) as process:
-        feeder = threading.Thread(target=_feed_archive, args=(process, chunks, failures), name="archive")
+        feeder = threading.Thread(
+            target=_feed_archive, args=(process, chunks, failures), name="archive", daemon=True
+        )
         feeder.start()
         try:
             yield from _output_of(process, feeder, failures)
@@ -176,7 +178,8 @@ def _feed_archive(
         with suppress(BrokenPipeError):
             _feed(process, chunks)
         for _ in chunks:  # what pg_restore did not need is read all the same: its checksum counts
-            pass
+            if process.poll():  # it failed, or was killed because nobody wants its output any more
+                break
     except BaseException as error:
         failures.append(error)
         process.kill()

@@ -39,10 +39,10 @@ from avalanche_backup.sources.postgresql.questions import (
     ABILITIES,
     ABOUT,
     LOCKS,
-    ROLES,
     SERVER,
     contents,
     matching,
+    roles,
 )
 from avalanche_backup.sources.postgresql.restore import run_psql, sql_of_archive, sql_of_directory
 from avalanche_backup.sources.postgresql.scope import MARKER, Scope
@@ -84,7 +84,7 @@ class PostgresqlDatabase:
         if beside is not None:
             run_pg_dumpall(clients, self._environment, beside, scratch)
         scope, unmatched = self._resolve()
-        about, roles, found = self._ask(ABOUT), self._roles(), self._look(scope)
+        about, named, found = self._ask(ABOUT), self._ask(roles(scope)), self._look(scope)
         resolved = self._request.model_copy(update={"exclude_tables": scope.excluded})
         moment = datetime.now(UTC)
         dump = dump_directory if self.format == "Directory" else run_pg_dump
@@ -94,7 +94,7 @@ class PostgresqlDatabase:
             statistics={"tables": found["tables"], "large_objects": found["large_objects"], "database_bytes": about["size"],
                         "locks": found["created_locks"]},
             tools={"pg_dump": clients.version, "postgresql": self._version},
-            recreate={**about, **roles, "server_version": self._version, "pg_dump": clients.version,
+            recreate={**about, **named, "server_version": self._version, "pg_dump": clients.version,
                       "schemas": list(scope.schemas), "excluded_tables": list(scope.excluded)},
             warnings=(*unmatched, *_needed(found), *limits.warnings(found, self._ask(LOCKS))),
             files_included=tuple(found["relations"][:100]), empty=self._nothing(scope, found),
@@ -224,12 +224,6 @@ class PostgresqlDatabase:
             f"{self.target} holds no table and no large object{where}{less}: an empty database is not backed up; is "
             "this the right one?"
         )
-
-    def _roles(self) -> Mapping[str, Any]:
-        """Give the roles that a restore needs; not of a part, which may need fewer than the whole database."""
-        part = self._request.schemas or self._request.exclude_tables
-        found: Mapping[str, Any] = {} if part else self._ask(ROLES)
-        return found
 
     def _restoring_clients(self, artifact: Mapping[str, Any]) -> Clients:
         """Give the clients for a restore; by several jobs, pg_restore itself talks to the server, and must fit it."""

@@ -25,7 +25,7 @@ from avalanche_backup.sources.postgresql.connection import (
     query,
 )
 from avalanche_backup.sources.postgresql.questions import contents
-from avalanche_backup.sources.postgresql.scope import Scope, identifier, literal
+from avalanche_backup.sources.postgresql.scope import USER_SCHEMA, Scope, identifier, literal
 from avalanche_backup.sources.postgresql.server import (
     STOP_SECONDS,
     Place,
@@ -38,6 +38,11 @@ from avalanche_backup.sources.postgresql.server import (
 from avalanche_contract.source import PostgresqlSource
 
 DATABASE = "restored"
+_SCHEMAS = f"SELECT coalesce(json_agg(nspname ORDER BY nspname), '[]') FROM pg_namespace WHERE {USER_SCHEMA}"  # noqa: S608
+
+_ANSWER = (
+    "SELECT json_build_object('found', EXISTS (SELECT FROM asked), 'value', (SELECT * FROM asked)::text)"
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,9 @@ class Throwaway:
         """
         options = f"-c default_transaction_read_only=on -c statement_timeout={seconds}s"
         # Not by standard input, where psql would look for commands of its own.
-        wrapped = f"SELECT to_json((\n{sql.strip().rstrip(';')}\n)::text)"
+        asked = f"WITH asked AS (\n{sql.strip().rstrip(';')}\n)"
         command = [_clients().tool("psql"), "--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--quiet",
-                   "--set=ON_ERROR_STOP=1", f"--command={wrapped}"]  # fmt: skip
+                   "--set=ON_ERROR_STOP=1", f"--command={asked} {_ANSWER}"]  # fmt: skip
         try:
             ended = subprocess.run(
                 command, env={**self.environment, "PGOPTIONS": options}, stdin=subprocess.DEVNULL,
@@ -79,10 +84,13 @@ class Throwaway:
         if ended.returncode:
             raise DrillFailed(error_line(ended.stderr), reason="QueryFailed")
         try:
-            found = json.loads(ended.stdout) if ended.stdout.strip() else None
-        except ValueError:
+            answer = json.loads(ended.stdout)
+            found, value = answer["found"], answer["value"]
+        except (ValueError, TypeError, KeyError):
             raise DrillFailed("it is more than one statement", reason="QueryFailed") from None
-        return None if found is None else str(found)
+        if not found:
+            raise DrillFailed("it gives no row", reason="QueryFailed")
+        return None if value is None else str(value)
 
 
 @contextmanager
@@ -91,39 +99,38 @@ def throwaway(
 ) -> Iterator[Throwaway]:
     """Run a server for one artifact, with a database like the one that it is of.
 
-    ``scratch`` is where its data goes. With ``keep`` it runs on, and nothing is removed, unless it could not be started.
+    ``scratch`` is where its data goes. With ``keep`` it runs on, and nothing is removed, unless something failed.
 
     :raises DrillFailed: no server here is new enough, or it does not start.
     """
     programs = choose(artifact)
     place = place_for(scratch, str(artifact.get("source") or "database"))
-    done = False
+    left = False
     try:
         run_initdb(programs, place)
         with serving(programs, place, artifact, keep=keep) as process:
-            found = _prepared(artifact, place, process.pid, programs, scratch, superuser=superuser)
-            try:
-                yield found
-            finally:
-                done = True
+            found = _prepared(artifact, place, process.pid, programs, superuser=superuser)
+            yield found
+        left = keep
     finally:
-        if not (keep and done):
+        if not left:
             place.remove()
 
 
 def _prepared(
-    artifact: Mapping[str, Any], place: Place, pid: int, programs: Programs, scratch: Path, *, superuser: bool
+    artifact: Mapping[str, Any], place: Place, pid: int, programs: Programs, *, superuser: bool
 ) -> Throwaway:
     """Make the role that restores, the roles that the dump names, and the database."""
     role = f"drill_{secrets.token_hex(4)}"
     recreate = artifact.get("recreate") or {}
-    admin = _environment(place, scratch, place.superuser, "postgres")
+    admin = _environment(place, place.superuser, "postgres")
     more = "SUPERUSER" if superuser else "NOSUPERUSER"
     _execute(admin, [f"CREATE ROLE {role} LOGIN {more}", *_roles(recreate, role, more)])
     note = _create_database(admin, recreate, role)
-    inside = _environment(place, scratch, place.superuser, DATABASE)
+    inside = _environment(place, place.superuser, DATABASE)
     if not superuser:
-        _execute(inside, [*_extensions(inside, recreate, role), *_grants(recreate)])
+        _execute(inside, _extensions(inside, recreate))
+        _execute(inside, _grants(recreate, role, query(_clients(), inside, _SCHEMAS)))
     source = _source(place, role, DATABASE)
     return Throwaway(
         source=source,
@@ -131,7 +138,7 @@ def _prepared(
         note=note,
         connect=f"{programs.folder / 'psql'} --host={place.home} --username={role} {DATABASE}",
         stop=f"kill -QUIT {pid}; rm -r {place.home} {place.data}",
-        environment=_environment(place, scratch, role, DATABASE),
+        environment=_environment(place, role, DATABASE),
     )
 
 
@@ -149,11 +156,18 @@ def _owners(recreate: Mapping[str, Any]) -> set[str]:
     return {str(each) for each in recreate.get("owners") or ()} | ({str(owner)} if owner else set())
 
 
-def _grants(recreate: Mapping[str, Any]) -> Iterator[str]:
-    """Let owners be given things: one that is a superuser where the backup comes from needs no grant there."""
-    for each in sorted(_owners(recreate)):
-        yield f"GRANT CREATE ON DATABASE {DATABASE} TO {identifier(each)}"
-        yield f"GRANT CREATE, USAGE ON SCHEMA public TO {identifier(each)}"
+def _grants(recreate: Mapping[str, Any], role: str, schemas: Iterable[str]) -> Iterator[str]:
+    """Let owners be given things in every schema: one that is a superuser where the backup comes from needs no grant there.
+
+    Of those schemas that are not there yet, the role that restores makes each, and PostgreSQL then gives these grants.
+    """
+    for each in schemas:  # of extensions, whose tables the dump fills
+        yield f"GRANT CREATE, USAGE ON SCHEMA {identifier(each)} TO {role}"
+        yield f"GRANT ALL ON ALL TABLES IN SCHEMA {identifier(each)} TO {role}"
+    for owner in map(identifier, sorted(_owners(recreate))):
+        yield f"GRANT CREATE ON DATABASE {DATABASE} TO {owner}"
+        yield f"ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT CREATE, USAGE ON SCHEMAS TO {owner}"
+        yield from (f"GRANT CREATE, USAGE ON SCHEMA {identifier(each)} TO {owner}" for each in schemas)
 
 
 def _create_database(admin: dict[str, str], recreate: Mapping[str, Any], role: str) -> str:
@@ -179,17 +193,16 @@ def _locale(recreate: Mapping[str, Any]) -> str:
     return words
 
 
-def _extensions(admin: dict[str, str], recreate: Mapping[str, Any], role: str) -> list[str]:
-    """Make the extensions that only a superuser may, and let the role that restores fill their tables."""
+def _extensions(admin: dict[str, str], recreate: Mapping[str, Any]) -> list[str]:
+    """Make the extensions that only a superuser may."""
     wanted = [str(each) for each in recreate.get("extensions") or ()]
     untrusted = query(
         _clients(), admin,
         "SELECT coalesce(json_agg(DISTINCT name), '[]') FROM pg_available_extension_versions WHERE superuser AND NOT trusted",
     )  # fmt: skip
-    made = [
+    return [
         f"CREATE EXTENSION IF NOT EXISTS {identifier(each)} CASCADE" for each in wanted if each in untrusted
     ]
-    return [*made, f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"] if made else []
 
 
 def _execute(environment: dict[str, str], statements: Iterable[str]) -> None:
@@ -209,8 +222,8 @@ def _source(place: Place, role: str, database: str) -> PostgresqlSource:
     )
 
 
-def _environment(place: Place, scratch: Path, role: str, database: str) -> dict[str, str]:
-    return connection_environment(_source(place, role, database), scratch)
+def _environment(place: Place, role: str, database: str) -> dict[str, str]:
+    return connection_environment(_source(place, role, database), place.home)
 
 
 def _clients() -> Clients:
