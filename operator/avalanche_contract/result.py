@@ -154,6 +154,8 @@ class TargetPlan(Lenient):
     """Why that one, where nobody asked for it."""
     action: str
     """What will be done, in one sentence."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know before approving, each with what to do."""
 
 
 class Plan(Lenient):

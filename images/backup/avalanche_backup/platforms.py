@@ -47,3 +47,18 @@ def give_to(path: Path, owner: os.stat_result) -> None:
     if hasattr(os, "chown"):
         with suppress(PermissionError):
             os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def has_attributes(place: int | str) -> bool:
+    """Say whether somebody gave a file, by its descriptor, or a folder, by its path, an ACL, capabilities or other extended attributes."""
+    if not hasattr(os, "listxattr"):
+        return False
+    try:
+        names = os.listxattr(place) if isinstance(place, int) else os.listxattr(place, follow_symlinks=False)
+    except OSError:  # a file system without any
+        return False
+    return any(not name.startswith(_GIVEN_TO_ALL) for name in names)
+
+
+_GIVEN_TO_ALL = ("security.selinux", "security.ima", "security.evm", "trusted.", "system.nfs4_acl", "btrfs.")
+"""What systems give to every file by themselves."""

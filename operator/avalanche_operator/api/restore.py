@@ -210,6 +210,8 @@ class PlannedTarget(ApiModel):
     """Why that one, where the spec does not say."""
     action: Text
     """What will be done."""
+    warnings: Annotated[tuple[Text, ...], Field(max_length=10)] = ()
+    """What to know before approving: that the role is a superuser, for whom SQL in a backup may run programs."""
 
 
 class RestorePlan(ApiModel):

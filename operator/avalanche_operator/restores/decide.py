@@ -94,6 +94,7 @@ def written(plan: Plan, now: datetime) -> RestorePlan:
                     "found": each.found[:1024],
                     "action": each.action[:1024],
                     "strategy_reason": each.strategy_reason[:1024],
+                    "warnings": tuple(warning[:1024] for warning in each.warnings[:10]),
                 }
             )
             for each in plan.targets

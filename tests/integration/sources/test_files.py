@@ -10,6 +10,7 @@ import os
 import resource
 import subprocess
 import tarfile
+import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -309,20 +310,21 @@ def test_one_more_file_among_thousands_is_another_plan(volume: Runner, tmp_path:
     assert volume.plan(made, source(root)).digest != before
 
 
-def test_a_folder_that_its_user_may_not_read_is_said_plainly(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    closed.chmod(0)
-    for each in (tmp_path, *list(tmp_path.parents)[:2]):
-        each.chmod(0o711)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)  # nothing is closed to root
-    try:
-        with pytest.raises(SourceInvalid) as raised:
-            FileTree(source(closed)).inspect()
-    finally:
-        os.seteuid(user)
+def test_a_folder_that_its_user_may_not_read_is_said_plainly() -> None:
+    # Not beneath pytest's folders: only root may enter those, and under xdist there is one more of them.
+    with tempfile.TemporaryDirectory() as outside:
+        Path(outside).chmod(0o711)
+        closed = Path(outside) / "closed"
+        closed.mkdir()
+        closed.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # nothing is closed to root
+        try:
+            with pytest.raises(SourceInvalid) as raised:
+                FileTree(source(closed)).inspect()
+        finally:
+            os.seteuid(user)
     assert raised.value.reason == "SourceUnreadable"
 
 

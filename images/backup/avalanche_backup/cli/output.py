@@ -65,6 +65,7 @@ def plan_text(plan: Plan) -> str:
             + (f"; in use by {', '.join(target.used_by)}" if target.used_by else ""),
             f"  {target.strategy}" + (f" ({target.strategy_reason})" if target.strategy_reason else ""),
             f"  {target.action}" + (f" ({size(target.source_bytes)})" if target.source_bytes else ""),
+            *(f"  Warning: {each}" for each in target.warnings),
         ]
     return "\n".join(lines)
 

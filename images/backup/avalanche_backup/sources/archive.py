@@ -42,6 +42,7 @@ class Written:
     skipped: int = 0
     gone: int = 0
     changed: int = 0
+    attributed: int = 0
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
@@ -53,6 +54,15 @@ class Written:
         """Count an entry that was there, and was not any more when it came to it."""
         self.gone += 1
         self.warn(f"{shown(path)} went away while the backup ran")
+
+    def has_attributes(self, path: str) -> None:
+        """Count an entry of which the archive does not hold everything; the first one is named."""
+        self.attributed += 1
+        if self.attributed == 1:
+            self.warn(
+                f"{shown(path)} has an ACL, capabilities or other extended attributes: they are not part of a backup, neither "
+                "its own nor those of any other file"
+            )
 
     def statistics(self) -> dict[str, int]:
         """Give the counts for the metadata."""
@@ -87,6 +97,8 @@ class Archive:
         elif stat.S_ISDIR(mode):
             self._add_plain(found, tarfile.DIRTYPE, "directory")
             self.written.directories += 1
+            if platforms.has_attributes(f"/proc/self/fd/{found.folder}/{found.name}"):
+                self.written.has_attributes(found.path)
         elif stat.S_ISLNK(mode):
             self._add_link(found)
         else:
@@ -143,6 +155,8 @@ class Archive:
             digest.update(chunk)
             self._write(chunk)
         self._write(bytes(-status.st_size % BLOCK))
+        if platforms.has_attributes(descriptor):
+            self.written.has_attributes(found.path)
         self.written.files += 1
         self.written.bytes += status.st_size
         self._see_change(found.path, status, os.fstat(descriptor))

@@ -118,6 +118,8 @@ class TargetState:
     """What an approval stands for: all names (tables, top-level paths), sorted; no sizes, no counts."""
     used_by: tuple[str, ...] = ()
     """Who has it open, for a person: ``3 sessions of application``."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know before approving, each with what to do."""
 
 
 class Source(Protocol):

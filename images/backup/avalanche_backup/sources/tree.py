@@ -213,6 +213,12 @@ def _status(folder: int, name: str, path: str) -> os.stat_result:
 def unreadable(path: str, error: OSError) -> SourceInvalid:
     """Give the failure of an entry that cannot be read: it is never left out in silence."""
     why = os.strerror(error.errno or errno.EIO)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return SourceInvalid(
+            f"{shown(path)} cannot be read: {why}. Each level of folders takes one: raise the limit of open files (ulimit -n), or "
+            "exclude what is so deep",
+            reason="SourceUnreadable",
+        )
     return SourceInvalid(
         f"{shown(path)} cannot be read: {why}; run the backup as a user who may (podTemplate.runAsUser), or exclude it",
         reason="SourceUnreadable",

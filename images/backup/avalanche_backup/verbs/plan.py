@@ -149,6 +149,7 @@ def _describe(target: Target) -> TargetPlan:
         strategy=target.chosen.strategy,
         strategy_reason=target.chosen.reason,
         action=_action(target),
+        warnings=target.state.warnings,
     )
 
 

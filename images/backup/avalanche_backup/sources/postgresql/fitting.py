@@ -16,7 +16,8 @@ HEAD = 4 * 1024 * 1024
 BEGINNING, END = 4096, 4096
 """Within so many bytes at either end stand the lines that pg_dump wrote for psql, and its settings."""
 _RESTRICT = re.compile(rb"^\\restrict [A-Za-z0-9]+\r?\n", re.MULTILINE)
-_UNRESTRICT = re.compile(rb"^\\unrestrict [A-Za-z0-9]+\r?\n", re.MULTILINE)
+_UNRESTRICT = re.compile(rb"^\\unrestrict [A-Za-z0-9]+\r?\n(?=\s*\Z)", re.MULTILINE)
+"""The last line alone: above it may stand the text of a comment or a function with a line like it."""
 _TIMEOUT = re.compile(rb"^SET transaction_timeout = 0;\r?\n", re.MULTILINE)
 _AFTER_EXTENSIONS = re.compile(
     rb"^-- (?:Data for )?Name: [^\n]*; Type: (?!(?:SCHEMA|EXTENSION|COMMENT|COLLATION|PROCEDURAL LANGUAGE); )", re.MULTILINE

@@ -147,4 +147,6 @@ ABILITIES = """SELECT json_build_object('role', current_user, 'read_only', curre
  'roles', (SELECT json_agg(rolname) FROM pg_roles),
  'becomes', (SELECT json_agg(rolname) FROM pg_roles
    WHERE pg_has_role(current_user, oid, CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)),
+ 'beyond', (SELECT coalesce(json_agg(rolname ORDER BY rolname), '[]') FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER')
+   AND rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')),
  'extensions', (SELECT coalesce(json_agg(name), '[]') FROM pg_available_extensions))"""

@@ -46,7 +46,12 @@ from avalanche_backup.sources.postgresql.questions import (
 )
 from avalanche_backup.sources.postgresql.restore import run_psql, sql_of_archive, sql_of_directory
 from avalanche_backup.sources.postgresql.scope import MARKER, Scope
-from avalanche_backup.sources.postgresql.target import KNOWS_TRANSACTION_TIMEOUT, check_jobs, check_target
+from avalanche_backup.sources.postgresql.target import (
+    KNOWS_TRANSACTION_TIMEOUT,
+    check_jobs,
+    check_target,
+    warnings,
+)
 from avalanche_contract.source import PostgresqlSource
 
 _EXTENSIONS = {"Plain": ".sql", "Custom": ".dump", "Directory": ".tar"}
@@ -114,12 +119,15 @@ class PostgresqlDatabase:
             )
         limits.check(artifact, found, self._ask(LOCKS), jobs)
         names, used_by = tuple(found["names"]), tuple(found["sessions"])
+        told = warnings(self._abilities, clients)
         more = f"; {len(found['kept'])} tables and sequences that stay" if found["kept"] else ""
         more += "; a restore into it did not end" if found["incomplete"] else ""
         if not names and not found["large_objects"]:
             empty = f"nothing in {', '.join(scope.schemas)}" if scope.schemas else "an empty database"
-            return TargetState("Empty", f"{empty}{more}", used_by=used_by)
-        return TargetState("HoldsData", f"{_described(found)}{more}", facts=names, used_by=used_by)
+            return TargetState("Empty", f"{empty}{more}", used_by=used_by, warnings=told)
+        return TargetState(
+            "HoldsData", f"{_described(found)}{more}", facts=names, used_by=used_by, warnings=told
+        )
 
     def proof(self, artifact: Mapping[str, Any]) -> Proof:
         """A Directory archive is unpacked before. Of the others the server carries out the beginning before the end is known; that is rolled back."""

@@ -70,6 +70,23 @@ def check_target(artifact: Mapping[str, Any], abilities: Mapping[str, Any]) -> N
         )
 
 
+def warnings(abilities: Mapping[str, Any], clients: Clients) -> tuple[str, ...]:
+    """Say where a dump could do more than fill the database: by what its role may do on the server, or by old clients."""
+    beyond = "a superuser" if abilities["superuser"] else f"a member of {', '.join(abilities['beyond'])}"
+    told = []
+    if abilities["superuser"] or abilities["beyond"]:
+        told.append(
+            f"role {abilities['role']} is {beyond}: SQL in the backup may run programs or reach files on the server's host "
+            "(COPY … FROM PROGRAM). Restore as the owner of the database, who is neither, unless you trust whoever wrote the backup"
+        )
+    if not clients.patched:
+        told.append(
+            f"PostgreSQL's clients {clients.version} lack fixes against crafted dumps and archives (CVE-2026-18408, "
+            "CVE-2026-116314): update them, unless you trust whoever wrote the backup"
+        )
+    return tuple(told)
+
+
 def check_jobs(artifact: Mapping[str, Any], jobs: int, clients: Clients, server_major: int) -> None:
     """Say whether a restore by several jobs is possible.
 
