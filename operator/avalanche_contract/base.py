@@ -20,7 +20,8 @@ def _in_utc(moment: datetime) -> datetime:
 
 def format_time(moment: datetime) -> str:
     """Write a moment as Kubernetes does: RFC 3339, UTC, whole seconds (``2024-11-22T02:00:00Z``)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    plain = moment.astimezone(UTC).replace(microsecond=0, tzinfo=None)
+    return f"{plain.isoformat()}Z"  # strftime writes the year 1 without its zeros
 
 
 def parse_time(text: object) -> datetime | None:

@@ -82,6 +82,8 @@ class Entry(Lenient):
     warnings: tuple[str, ...] = ()
     verified_time: Time | None = None
     verification: VerificationStatus = "NotVerified"
+    distrust: str = ""
+    """Why it is not believed where only signed backups are trusted; empty where it is."""
     copies: tuple[Copy, ...] = ()
     """How it is in each place that was asked for; empty where only one was looked at."""
 

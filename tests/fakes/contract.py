@@ -75,6 +75,19 @@ async def what_an_api_server_does_not_take_is_refused(gateway: Gateway, namespac
         await gateway.apply(cron_job(namespace, "Not_A_Name"))
 
 
+async def names_and_labels_are_what_kubernetes_takes_for_such(gateway: Gateway, namespace: str) -> None:
+    for name in ("a..b", "a.-b", "-a", "a-", "a.", "a_b", "\u00e9", "x" * 64):
+        with pytest.raises(Refused) as refused:
+            await gateway.create(job(namespace, name))
+        assert refused.value.mended_by_spec
+    with pytest.raises(Refused):
+        await gateway.apply(cron_job(namespace, "x" * 53))
+    for value in ("-a", "a b", "\u00e9", "x" * 64):
+        with pytest.raises(Refused):
+            await gateway.create(job(namespace, "labelled", labels={"avalanche.io/test": value}))
+    assert await gateway.create(job(namespace, f"{'a' * 30}.b-c")) is not None
+
+
 async def what_cannot_be_read_is_refused_created_or_applied(gateway: Gateway, namespace: str) -> None:
     wrong = cron_job(namespace, "unreadable")
     container = wrong["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
@@ -179,6 +192,7 @@ CONTRACT: tuple[Callable[[Gateway, str], Awaitable[None]], ...] = (
     a_list_is_chosen_by_labels_and_names_the_kind_of_each,
     what_is_iterated_is_what_is_listed,
     what_an_api_server_does_not_take_is_refused,
+    names_and_labels_are_what_kubernetes_takes_for_such,
     what_cannot_be_read_is_refused_created_or_applied,
     replacing_a_spec_takes_out_what_others_added_and_leaves_the_rest,
     replacing_a_spec_by_the_same_writes_nothing,

@@ -19,7 +19,11 @@ T = TypeVar("T")
 Object = dict[str, Any]
 Key = tuple[str, str, str]
 QUANTITY = re.compile(r"[0-9.]+[a-zA-Z]*")
-NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_PART = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+NAME = re.compile(rf"{_PART}(\.{_PART})*")
+LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
+LENGTHS = {"CronJob": 52, "Job": 63}
+"""How long a name may be; of any other kind 253."""
 
 
 class FakeGateway:
@@ -138,9 +142,12 @@ class FakeGateway:
     def _check(self, body: Object) -> None:
         if body["kind"] in self.refusals:
             raise self.refusals[body["kind"]]
-        name = body["metadata"]["name"]
-        if not NAME.fullmatch(name):
-            raise Refused(422, f"{body['kind']} {name!r} is invalid: metadata.name: Invalid value")
+        kind, name = body["kind"], body["metadata"]["name"]
+        if not NAME.fullmatch(name) or len(name) > LENGTHS.get(kind, 253):
+            raise Refused(422, f"{kind} {name!r} is invalid: metadata.name: Invalid value")
+        for label in (body["metadata"].get("labels") or {}).values():
+            if not LABEL.fullmatch(label) or len(label) > 63:
+                raise Refused(422, f"{kind} {name!r} is invalid: metadata.labels: Invalid value: {label!r}")
         if any(not QUANTITY.fullmatch(str(each)) for each in _quantities(body)):
             raise Refused(400, "quantities must match the regular expression")
 

@@ -84,6 +84,8 @@ class World:
         """Storages that do not answer."""
         self.holding: dict[str, set[str]] = {}
         """By the identity of a run: the storages that hold a copy."""
+        self.unsigned: set[str] = set()
+        """The IDs of backups that nobody signed."""
         self.page = 500
         """Entries in one page of a catalog."""
         self.catalog_answers: Literal["Whole", "Failed", "WithoutLog"] = "Whole"
@@ -253,10 +255,17 @@ class World:
         behind = [(key, each) for key, each in keyed if key > request.after or request.run_identity]
         within = request.prefixes or (request.within or "",)
         behind = [each for each in behind if each[1].prefix.startswith(within)]
+        behind = [(key, self._believed(request, each)) for key, each in behind]
         page, more = behind[: self.page], behind[self.page :]
         told = {"entry_count": len(page), "next_cursor": page[-1][0] if more else None}
         lines = list(write_pages(request.nonce, [each for _, each in page]))
         return base.model_copy(update=told), lines if self.catalog_answers == "Whole" else []
+
+    def _believed(self, request: CatalogRequest, entry: Entry) -> Entry:
+        """Say of a backup in a folder where only signed ones are trusted that it is none."""
+        if entry.backup_id not in self.unsigned or not request.trusted_keys.get(entry.prefix):
+            return entry
+        return entry.model_copy(update={"verification": "VerificationFailed", "distrust": "it is not signed"})
 
     def _act(self, request: Request, base: Result) -> tuple[Result, list[str]]:
         if isinstance(request, CleanupRequest | HoldRequest | DeleteRequest):

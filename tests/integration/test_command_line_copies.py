@@ -229,6 +229,13 @@ def test_on_a_fresh_machine_the_newest_good_backup_comes_back_from_the_bucket_al
     assert (project.folder / "data/in/file").read_text() == "newer"
     none = project.run(*restore, "--as-of", "2001-01-01", "--force")
     assert none.returncode == 20 and "no good backup of type full with data of 2001-01-01" in none.stderr
+    (artifact,) = (each["file"] for each in new["artifacts"] if each["kind"] == "sqlite")
+    project.remove(f"full/{artifact}")
+    part = project.json("files")
+    passed = project.run("-o", "json", *restore, "--dry-run")
+    assert json.loads(passed.stdout)["backupID"] == old["backup_id"]
+    assert f"{new['backup_id']} is newer, and is not restored: objects of it are missing" in passed.stderr
+    assert f"{part['backup_id']} is newer than {old['backup_id']}, and holds files alone" in passed.stderr
     both = project.run(*restore, "--backup-id", new["backup_id"], "--as-of", "2001-01-01")
     assert both.returncode == 2 and "give one of them" in both.stderr
 

@@ -20,8 +20,10 @@ from avalanche_backup import catalog, layout, removal
 from avalanche_backup.cli.main import cli
 from avalanche_backup.metadata import ArtifactMetadata, BackupMetadata, RunMetadata, combined_checksum
 from avalanche_backup.storage.directory import DirectoryStore
+from avalanche_backup.verbs.catalog import PAGE_MAX_BYTES
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.dispatch import run
+from avalanche_contract.log import write_line
 from avalanche_contract.request import CatalogRequest, CleanupRequest, Retention
 from avalanche_contract.storage import DirectoryStorage, Place
 from tests.integration.runs import NONCE, Reported
@@ -262,6 +264,17 @@ def test_metadata_that_would_burst_a_page_is_told_and_the_others_are_listed(tmp_
     )
     found, strange = _read(str(tmp_path), prefixes=("edna/mine/",))
     assert len(found) == len(strange) == 1
+
+
+def test_a_page_is_measured_in_the_bytes_of_the_log_whatever_its_names_are_written_in(tmp_path: Path) -> None:
+    days = [NOW.replace(hour=2) - timedelta(days=number) for number in range(90)]
+    _policy_folder(str(tmp_path), "mine", *(_of("mine", day, error_message="文" * 9000) for day in days))
+    report = Reported()
+    root = DirectoryStorage(name="volume", root=str(tmp_path))
+    request = CatalogRequest(nonce=NONCE, storage=root, prefixes=("edna/mine/",))
+    result = run(request, Context(report=report, scratch=tmp_path, now=lambda: NOW))
+    written = [len(write_line(NONCE, "entry", each).encode()) for each in report.entries]
+    assert result.next_cursor is not None and sum(written) <= PAGE_MAX_BYTES + max(written)
 
 
 def test_only_the_folders_of_one_namespace_are_read(tmp_path: Path) -> None:

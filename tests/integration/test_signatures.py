@@ -174,6 +174,32 @@ def test_unsigned_backups_push_no_signed_one_out_and_are_not_removed(
     assert not _document(runner, signed).exists()
 
 
+def test_what_lies_in_a_storage_is_listed_with_what_nobody_who_is_trusted_signed(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key], tmp_path: Path
+) -> None:
+    signed = _made(runner, source, 5, keys[0])
+    attacker = Runner(DirectoryStorage(name="volume", root=str(_root(runner))), tmp_path / "scratch")
+    forged = [_made(attacker, source, number, key) for number, key in ((4, None), (3, keys[1]))]
+
+    def listed(**trusted: Any) -> dict[str, str]:
+        attacker.reported.entries.clear()
+        attacker.run_catalog(**trusted)
+        return {each.backup_id: each.distrust for each in attacker.reported.entries}
+
+    told = listed(trusted_keys={PREFIX: (keys[0].public,)})
+    assert told[signed.backup_id or ""] == "" and "is not signed" in told[forged[0].backup_id or ""]
+    assert "not among the trusted keys" in told[forged[1].backup_id or ""]
+    assert (
+        set(listed().values())
+        == set(listed(trusted_keys={"edna/another/": (keys[0].public,)}).values())
+        == {""}
+    )
+    lost = {"run_identity": attacker.metadata(forged[0]).run.identity}
+    runner.reported.entries.clear()
+    runner.run_catalog(**lost)
+    assert runner.reported.entries == [], "a lost run is not found in what anybody could have written"
+
+
 def test_keys_are_rotated_by_trusting_both(
     runner: Runner, source: SqliteSource, keys: tuple[Key, Key], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from avalanche_contract import names
 from avalanche_operator.api.backup import BackupStatus
+from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.backups import lookup
 from avalanche_operator.backups.build import Lookup, lookup_job
@@ -88,7 +89,10 @@ async def _plan(question: _Question, name: str) -> JobPlan | Verdict:
     placement = await placed(mounts, watched.namespace, around.gateway)
     if isinstance(placement, Verdict):
         return placement
-    where = Lookup(name, spec, question.prefix, placement, alone=len(question.storages) == 1)
+    policy = await around.gateway.get("BackupPolicy", watched.namespace, watched.spec.policy_ref.name)
+    signing = BackupPolicySpec.model_validate(policy["spec"]).signing if policy is not None else None
+    alone = len(question.storages) == 1
+    where = Lookup(name, spec, question.prefix, placement, alone=alone, signing=signing)
     return lookup_job(watched.found, where, watched.identity, around.settings, question.number)
 
 

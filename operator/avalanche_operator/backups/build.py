@@ -8,9 +8,11 @@ from typing import Any
 
 from avalanche_contract import names
 from avalanche_contract.request import CatalogRequest
+from avalanche_contract.storage import Place
+from avalanche_operator.api.policy import PolicySigning
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
-from avalanche_operator.jobs.mounts import storage_part
+from avalanche_operator.jobs.mounts import storage_part, trusting
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -71,6 +73,8 @@ class Lookup:
     placement: Placement
     alone: bool = True
     """The run writes there and nowhere else."""
+    signing: PolicySigning | None = None
+    """Whom the policy trusts: what none of these signed is not the run."""
 
     @property
     def mark(self) -> tuple[str, ...]:
@@ -82,9 +86,10 @@ def lookup_job(backup: Object, where: Lookup, identity: str, settings: Settings,
     """Plan the Job that asks the storage whether a run whose result was lost was committed."""
     meta = backup["metadata"]
     storage, mounts = storage_part(where.storage_name, where.storage_spec)
+    place = trusting(Place(storage=storage, prefix=where.prefix), where.signing)
     request = CatalogRequest(
         nonce=nonce_of(meta["uid"], settings.cluster_uid),
-        storage=storage,
+        storage=place.storage,
         prefixes=(where.prefix,),
         run_identity=identity,
     )

@@ -32,6 +32,8 @@ AGAIN_SECONDS = 3.0
 LONGEST_WAIT_SECONDS = 60.0
 PENDING_LIFE = timedelta(hours=6)
 """How long a run by hand waits for what it needs: as long as a run may take where its policy says nothing else."""
+DISTRUSTED = "SignatureInvalid"
+"""Why a backup is not believed where its policy trusts only what is signed."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -137,12 +139,18 @@ def succeeded_by_entry(status: BackupStatus, entry: Entry) -> BackupStatus:
             "checksum": entry.checksum,
             "artifacts": tuple(BackupArtifact.model_validate(each.model_dump()) for each in entry.artifacts),
             "warnings": entry.warnings,
-            "verification": Verification(status=entry.verification, last_verified_time=entry.verified_time),
+            "verification": _verification(entry),
             "failure_reason": (entry.reason or "Suspect") if entry.status == "Suspect" else None,
             "anomaly_accepted": entry.anomaly_accepted or status.anomaly_accepted,
             "message": entry.message[:4096] or _missing(entry.copies) or None,
         }
     )
+
+
+def _verification(entry: Entry) -> Verification:
+    if not entry.distrust:
+        return Verification(status=entry.verification, last_verified_time=entry.verified_time)
+    return Verification(status="VerificationFailed", reason=DISTRUSTED, message=entry.distrust[:1024])
 
 
 def with_copies(status: BackupStatus, entry: Entry) -> BackupStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from avalanche_contract import names
@@ -20,9 +21,14 @@ KEPT_SECONDS = 3600
 
 
 def page_request(
-    found: Object, spec: BackupStorageSpec, settings: Settings, after: str = ""
+    found: Object,
+    spec: BackupStorageSpec,
+    settings: Settings,
+    after: str = "",
+    *,
+    policies: Iterable[Object] = (),
 ) -> CatalogRequest:
-    """Ask for the page behind a cursor."""
+    """Ask for the page behind a cursor; some of the namespace's ``policies`` believe only what is signed."""
     meta = found["metadata"]
     namespace = spec.discovery.namespace or meta["namespace"]
     return CatalogRequest(
@@ -31,7 +37,19 @@ def page_request(
         prefixes=tuple(names.policy_prefix(namespace, each) for each in sorted(set(spec.discovery.policies))),
         within=f"{namespace}/",
         after=after,
+        trusted_keys=_trusted(policies),
     )
+
+
+def _trusted(policies: Iterable[Object]) -> dict[str, tuple[str, ...]]:
+    """Give whom each policy trusts, by its folder."""
+    found: dict[str, tuple[str, ...]] = {}
+    for each in sorted(policies, key=lambda one: str(one["metadata"]["name"])):
+        keys = (each["spec"].get("signing") or {}).get("trustedKeys")
+        if keys:
+            meta = each["metadata"]
+            found[names.policy_prefix(meta["namespace"], meta["name"])] = tuple(map(str, keys))
+    return found
 
 
 def page_job(

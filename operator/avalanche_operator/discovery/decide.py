@@ -17,12 +17,13 @@ from pydantic import ValidationError
 
 from avalanche_contract import names
 from avalanche_contract.log import Answer
-from avalanche_contract.request import CatalogRequest
+from avalanche_contract.request import COPIES_MAX, CatalogRequest
 from avalanche_contract.result import Entry
-from avalanche_operator.api.backup import BackupSpec, BackupStatus
+from avalanche_operator.api.backup import BackupSpec, BackupStatus, Verification
 from avalanche_operator.api.storage import BackupStorageStatus, SyncStatus
 from avalanche_operator.backups.build import manual_identity, run_of_job
-from avalanche_operator.backups.decide import succeeded_by_entry
+from avalanche_operator.backups.decide import DISTRUSTED, readable, succeeded_by_entry
+from avalanche_operator.discovery.build import discovered
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.keeping.decide import missing, places_of
 from avalanche_operator.kube.conditions import Verdict
@@ -32,7 +33,8 @@ Object = dict[str, Any]
 Identity = tuple[str, str]
 """(run identity, backup ID)"""
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 10.0, 900.0
-_POLICY = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_POLICY = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _CURSOR_MAX = 1100
 
 
@@ -114,6 +116,8 @@ def policy_of(entry: Entry) -> str:
 def shown(storage: str, entry: Entry) -> BackupStatus | str:
     """Give the status that shows an entry, or why none can."""
     policy = policy_of(entry)
+    if not entry.run_identity:
+        return "it names no run that made it"
     if entry.prefix.count("/") != 2 or not _POLICY.fullmatch(policy) or len(policy) > names.POLICY_NAME_MAX:
         return f"the folder {entry.prefix[:128]!r} is none of a policy"
     try:
@@ -127,6 +131,13 @@ def shown(storage: str, entry: Entry) -> BackupStatus | str:
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:300]
     except (ValueError, OverflowError) as error:
         return str(error)[:300]
+
+
+def is_meant(backup: Object, entry: Entry) -> bool:
+    """Say whether a Backup that has no status yet was made for an entry: a run may have left two of one moment."""
+    policy = policy_of(entry)
+    made = (discovered(entry, "", policy, distinct=each)["metadata"]["name"] for each in (False, True))
+    return identity_of(backup)[0] == entry.run_identity and backup["metadata"]["name"] in made
 
 
 def identity_of(backup: Object) -> Identity:
@@ -152,37 +163,60 @@ def runs_of(jobs: Iterable[Object]) -> set[str]:
 
 def after_reading(backup: Object, page: Page, now: datetime) -> BackupStatus | None:
     """Give the status of a Backup that a page changes, which may say that it is there, or that it is not."""
-    status = BackupStatus.model_validate(backup.get("status") or {})
-    after = _after(backup, status, page, now)
+    status = readable(backup)
+    after = _after(backup, status, page, now) if status is not None else None
     return after if after != status else None
+
+
+def is_forsaken(backup: Object, page: Page, now: datetime) -> bool:
+    """Say whether a Backup shows what a reading did not find, and another one before it did not either: it shows nothing.
+
+    Only what was discovered: the object of a run of this cluster stays, and says that its data is gone.
+    """
+    status = readable(backup)
+    if status is None or backup["spec"].get("origin") != "Discovered" or status.removal is None:
+        return False
+    seen, told = status.removal.time, status.removal.reason == "NotFound"
+    before = status.model_copy(update={"removal": None})
+    again = identity_of(backup) not in page.entries and _not_there(before, page, now).removal is not None
+    return told and seen is not None and page.began > seen and again
 
 
 def _after(backup: Object, status: BackupStatus, page: Page, now: datetime) -> BackupStatus:
     run, backup_id = identity_of(backup)
     if status.phase is None and backup["spec"].get("origin") == "Discovered":
-        own = (told for (identity, _), (_, told) in page.entries.items() if identity == run)
-        return next(own, status)
+        return next((told for entry, told in page.entries.values() if is_meant(backup, entry)), status)
     if status.phase not in ("Succeeded", "Suspect"):
         return status
     entry = page.entries.get((run, backup_id))
     if entry is not None:
-        return _there(status, entry[1], discovered=backup["spec"].get("origin") == "Discovered")
+        return _there(status, entry[1], foreign=backup["spec"].get("origin") == "Discovered")
     return _not_there(status, page, now)
 
 
-def _there(status: BackupStatus, told: BackupStatus, *, discovered: bool) -> BackupStatus:
-    if told.prefix != status.prefix:
+def _there(status: BackupStatus, told: BackupStatus, *, foreign: bool) -> BackupStatus:
+    """Give the status of a Backup that lies in a storage; what has its ID and other bytes there is none of its copies."""
+    if told.prefix != status.prefix or (status.checksum is not None and told.checksum != status.checksum):
         return status
     back = status.removal is not None and status.removal.reason == "NotFound"
     after = status.model_copy(update={"removal": None}) if back else status
-    known = {each.storage for each in status.copies}
-    if discovered and told.storage not in known:
-        copies = (*status.copies, *told.copies)[:8]
-        stored = tuple(each.storage for each in copies)
-        after = after.model_copy(
-            update={"copies": copies, "storage": stored[0], "storages": stored if len(stored) > 1 else ()}
-        )
-    return after
+    after = after.model_copy(update={"verification": _trust(after.verification, told.verification)})
+    whole = told.verification is None or told.verification.status != "VerificationFailed"
+    if not whole or told.storage in {each.storage for each in status.copies}:
+        return after
+    copies = (*status.copies, *told.copies)[:COPIES_MAX]
+    after = after.model_copy(update={"copies": copies, "storage": copies[0].storage})
+    if not foreign:
+        return after
+    stored = places_of(after)[:COPIES_MAX]
+    return after.model_copy(update={"storages": stored if len(stored) > 1 else ()})
+
+
+def _trust(before: Verification | None, told: Verification | None) -> Verification | None:
+    """Give the verdict on a Backup: that nobody who is trusted signed it comes and goes with what lies in storage."""
+    distrusted = told is not None and told.reason == DISTRUSTED
+    was = before is not None and before.reason == DISTRUSTED
+    return told if distrusted or was else before
 
 
 def _not_there(status: BackupStatus, page: Page, now: datetime) -> BackupStatus:
@@ -193,9 +227,19 @@ def _not_there(status: BackupStatus, page: Page, now: datetime) -> BackupStatus:
         or f"{status.prefix}{status.backup_id}" in page.unreadable
     ):
         return status
-    if set(places_of(status)) != {page.storage}:
-        return status  # what lies elsewhere too, verifications tell of
+    lies = set(places_of(status))
+    if lies != {page.storage}:
+        return _without_copy(status, page, now) if page.storage in lies else status
     return missing(status, page.began, f"the reading of BackupStorage {page.storage}", now)
+
+
+def _without_copy(status: BackupStatus, page: Page, now: datetime) -> BackupStatus:
+    """Give the status of a Backup that lies elsewhere too, and of which one place has lost its copy."""
+    left = tuple(each for each in status.copies if each.storage != page.storage)
+    gone = missing(status, page.began, "", now).removal is not None
+    if not gone or not left or len(left) == len(status.copies):
+        return status
+    return status.model_copy(update={"copies": left, "storage": left[0].storage})
 
 
 def recorded(status: BackupStorageStatus, page: Page, due: Due, mark: str) -> BackupStorageStatus:

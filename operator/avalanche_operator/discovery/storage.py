@@ -21,6 +21,7 @@ from avalanche_operator.discovery.decide import (
     after_reading,
     failed,
     identity_of,
+    is_forsaken,
     next_page,
     page_of,
     policy_of,
@@ -28,7 +29,7 @@ from avalanche_operator.discovery.decide import (
     runs_of,
     verdict,
 )
-from avalanche_operator.jobs.build import Placement, fingerprint, job
+from avalanche_operator.jobs.build import Placement, PlanImpossible, fingerprint, job
 from avalanche_operator.jobs.probing import refused
 from avalanche_operator.jobs.run import NameTaken, look, read_answer
 from avalanche_operator.kube.conditions import Verdict
@@ -64,7 +65,8 @@ async def look_at_contents(
     """Go on reading a storage that is usable; each obstacle is a verdict."""
     try:
         schedule = resolve(spec.sync_schedule, found["metadata"]["uid"])
-        first = page_request(found, spec, around.settings)
+        policies = await around.gateway.list("BackupPolicy", found["metadata"]["namespace"])
+        first = page_request(found, spec, around.settings, policies=policies)
         due = next_page(status, fingerprint(first), schedule, around.now())
         if due.wait_seconds > 0:
             return Read(status, verdict(status), again_seconds=due.wait_seconds)
@@ -72,6 +74,8 @@ async def look_at_contents(
         return await _look(_Reading(found, spec, status, placement, around), request, due, fingerprint(first))
     except ScheduleInvalid as invalid:
         return Read(status, Verdict("Synced", "False", invalid.reason, str(invalid)))
+    except PlanImpossible as impossible:
+        return Read(status, Verdict("Synced", "False", impossible.reason, str(impossible)))
     except NameTaken as taken:
         return Read(status, Verdict("Synced", "False", "NameTaken", str(taken)))
     except Refused as error:
@@ -119,8 +123,12 @@ async def _show(page: Page, namespace: str, around: Surroundings) -> bool:
     known: set[tuple[str, str]] = set()
     async for each in gateway.iterate("Backup", namespace):
         identity, backup_id = identity_of(each)
-        known.add((identity, backup_id))
+        if room > 0 and is_forsaken(each, page, around.now()):
+            await gateway.delete(each)
+            room -= 1
+            continue
         after = after_reading(each, page, around.now())
+        known.add((identity, backup_id or (after.backup_id if after is not None else None) or ""))
         if after is None:
             continue
         if room == 0 or not await _write(each, after, page, around):
@@ -130,7 +138,11 @@ async def _show(page: Page, namespace: str, around: Surroundings) -> bool:
     for (identity, backup_id), (entry, status) in page.entries.items():
         if identity in runs or identity in nameless or (identity, backup_id) in known:
             continue
-        made = await _create(entry, namespace, around) if room else None
+        try:
+            made = await _create(entry, namespace, around) if room else None
+        except Refused as error:
+            _note(page, f"{entry.prefix}{backup_id}", error)
+            continue
         if made is None or not await _write(made, status, page, around):
             return False
         room -= 1
@@ -144,7 +156,10 @@ async def _create(entry: Entry, namespace: str, around: Surroundings) -> Object 
     if made is not None:
         return made
     there = await around.gateway.get("Backup", namespace, wanted["metadata"]["name"])
-    if there is None or identity_of(there)[0] == entry.run_identity:
+    if there is None or identity_of(there) in (
+        (entry.run_identity, ""),
+        (entry.run_identity, entry.backup_id),
+    ):
         return None
     return await around.gateway.create(discovered(entry, namespace, policy_of(entry), distinct=True))
 
@@ -154,7 +169,15 @@ async def _write(backup: Object, status: BackupStatus, page: Page, around: Surro
     try:
         return await write_status(backup, status, around)
     except Refused as error:
-        if not error.mended_by_spec:
-            raise
-        page.unreadable[f"{status.prefix}{status.backup_id}"] = error.message[:300]
+        _note(page, f"{status.prefix}{status.backup_id}", error)
         return True
+
+
+def _note(page: Page, key: str, error: Refused) -> None:
+    """Note with what cannot be read what the API server never takes.
+
+    :raises Refused: it is not that; the next look may do.
+    """
+    if not error.mended_by_spec:
+        raise error
+    page.unreadable[key] = error.message[:300]

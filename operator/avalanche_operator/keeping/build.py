@@ -49,7 +49,7 @@ def cleanup_cron_job(
         nonce=nonce_of(applied.policy["metadata"]["uid"], applied.settings.cluster_uid),
         place=first,
         others=tuple(others),
-        writer=applied.writer,
+        writer=applied.keeper,
         retention=Retention(**keep.model_dump(include=set(Retention.model_fields))),
         time_zone=spec.time_zone,
         max_delete_percent=keep.max_delete_percent,

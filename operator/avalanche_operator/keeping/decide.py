@@ -130,7 +130,7 @@ def missing(status: BackupStatus, began: datetime | None, looked: str, now: date
     """Give the status of a Backup that somebody did not find who looked at the whole of its place from ``began`` on."""
     if status.removal is not None or began is None or status.completion_time is None:
         return status
-    if status.completion_time + SETTLED > began:
+    if status.completion_time > began - SETTLED:  # not added to: it may be the last moment of the calendar
         return status
     removal = Removal(
         reason="NotFound", message=f"{looked} did not find it in storage any more"[:1024], time=now

@@ -110,6 +110,11 @@ class Applied:
             take_over=self.spec.take_over,
         )
 
+    @property
+    def keeper(self) -> Writer:
+        """Give whose backups are cleaned up and verified: that never adopts what is another's."""
+        return self.writer.model_copy(update={"take_over": None})
+
     def sources(self) -> tuple[tuple[Source, ...], Mounts]:
         """Give the sources of a request, and what a pod must mount for them, the storages and whom it encrypts for."""
         parts = [source_part(source, "backup") for source in self.spec.sources]

@@ -39,7 +39,10 @@ async def pin(
     storages = await gateway.list("BackupStorage", namespace)
     usable = {each["metadata"]["name"] for each in storages if _is_ready(each)}
     named = by_name(spec, backups, storages)
-    return status.model_copy(update={"backup": choose_backup(named, backups, usable)})
+    chosen = choose_backup(named, backups, usable)
+    if spec.from_storage is not None:  # whoever names a storage wants that one read
+        chosen = chosen.model_copy(update={"storage": spec.from_storage.storage_ref.name})
+    return status.model_copy(update={"backup": chosen})
 
 
 async def prepare(

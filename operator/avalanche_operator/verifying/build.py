@@ -48,7 +48,7 @@ def verification_cron_job(applied: Applied, schedule: str, nodes: tuple[str, ...
         nonce=nonce_of(applied.policy["metadata"]["uid"], applied.settings.cluster_uid),
         backup=Rotation(
             place=first,
-            writer=applied.writer,
+            writer=applied.keeper,
             max_backups=wanted.max_backups,
             max_bytes=wanted.max_bytes,
         ),

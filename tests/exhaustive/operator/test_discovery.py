@@ -9,7 +9,10 @@ import pytest
 
 from avalanche_contract import names
 from avalanche_contract.result import Entry
+from avalanche_operator.api.restore import FromPolicy, RestoreRequestSpec
 from avalanche_operator.discovery import storage
+from avalanche_operator.kube.gateway import Refused
+from avalanche_operator.restores.targets import choose_backup
 from tests.fakes.world import CHECKSUM, NAMESPACE, START, World, Writes
 from tests.unit.operator.objects import DATABASE, S3_SPEC, policy_spec
 
@@ -192,8 +195,10 @@ def test_only_the_policies_are_read_that_discovery_names() -> None:
         {"size_bytes": -1},
         {"warnings": ["x" * 5000]},
         {"run_identity": "x" * 300},
+        {"run_identity": ""},
+        {"prefix": f"{NAMESPACE}/a..b/"},
+        {"prefix": f"{NAMESPACE}/a.-b/"},
     ],
-    ids=lambda each: next(iter(each)),
 )
 def test_what_no_backup_could_show_is_counted_and_stops_nothing(strange: Object) -> None:
     world = _fresh(_entry(1), _entry(2, **strange), _entry(3))
@@ -202,6 +207,154 @@ def test_what_no_backup_could_show_is_counted_and_stops_nothing(strange: Object)
     synced = world.condition("BackupStorage", "s3", "Synced")
     assert (synced["status"], synced["reason"]) == ("False", "MetadataUnreadable")
     assert world.condition("BackupStorage", "s3")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    "moment", [datetime.max.replace(microsecond=0, tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
+)
+def test_moments_at_the_ends_of_the_calendar_stop_nothing(moment: datetime) -> None:
+    odd: Object = {"completion_time": moment, "start_time": moment, "snapshot_time": moment}
+    world = _fresh(_entry(1), _entry(2, **odd), _entry(3))
+    world.run(10)
+    del world.bucket[f"{NAMESPACE}/nightly/{_entry(3).backup_id}"]
+    world.time += timedelta(hours=2)
+    world.run(10)
+    assert world.condition("Backup", "nightly-20260104020000", "Available")["reason"] == "NotFound"
+    assert world.condition("BackupStorage", "s3", "Synced")["reason"] in ("Synced", "MetadataUnreadable")
+
+
+def test_two_backups_of_one_run_are_both_shown_wherever_it_is_killed() -> None:
+    one = _entry(1)
+    other = one.model_copy(update={"backup_type": "files", "backup_id": "files_20260102_020000"})
+
+    def played(number: int) -> tuple[int, list[str]]:
+        world = _fresh(one, other)
+        writes = Writes(world, number)
+        world.run(12)
+        return writes.count, sorted(each["status"]["backupID"] for each in _backups(world).values())
+
+    count, expected = played(0)
+    assert expected == [one.backup_id, other.backup_id]
+    assert all(played(number)[1] == expected for number in range(1, count + 1))
+
+
+def test_what_the_api_server_does_not_take_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = _fresh(_entry(1), _entry(2), _entry(3))
+    create = world.gateway.create
+
+    async def choosy(body: Object) -> Object | None:
+        if body["metadata"]["name"] == "nightly-20260103020000":
+            raise Refused(422, "metadata.name: Invalid value")
+        return await create(body)
+
+    monkeypatch.setattr(world.gateway, "create", choosy)
+    world.run(10)
+    assert len(_backups(world)) == 2
+    assert world.condition("BackupStorage", "s3", "Synced")["reason"] == "MetadataUnreadable"
+
+
+def test_what_two_readings_did_not_find_is_shown_no_longer_and_comes_back_with_its_data() -> None:
+    world = _fresh(_entry(1), _entry(2))
+    world.run(8)
+    whole, gone = dict(world.bucket), "nightly-20260102020000"
+    del world.bucket[f"{NAMESPACE}/nightly/{_entry(1).backup_id}"]
+    world.time += timedelta(hours=2)
+    world.run(8)
+    assert world.condition("Backup", gone, "Available")["reason"] == "NotFound"
+    world.time += timedelta(hours=2)
+    world.run(8)
+    assert list(_backups(world)) == ["nightly-20260103020000"]
+    world.bucket, world.time = whole, world.time + timedelta(hours=2)
+    world.run(8)
+    assert world.condition("Backup", gone, "Available")["status"] == "True"
+
+
+def test_of_a_run_of_this_cluster_the_object_stays_however_often_its_data_is_not_found() -> None:
+    world = World()
+    world.person("BackupStorage", "s3", S3_SPEC)
+    world.person("Backup", "by-hand", {"policyRef": {"name": "nightly"}, "origin": "Manual"})
+    world.person("BackupPolicy", "nightly", policy_spec(DATABASE))
+    world.run(8)
+    world.bucket.clear()
+    for _ in range(4):
+        world.time += timedelta(hours=2)
+        world.run(8)
+    assert world.condition("Backup", "by-hand", "Available")["reason"] == "NotFound"
+
+
+def test_a_copy_that_one_of_two_storages_has_lost_is_shown_as_missing_and_comes_back() -> None:
+    world = _fresh(_entry(1))
+    world.person("BackupStorage", "second", S3_SPEC)
+    world.run(12)
+    name = "nightly-20260102020000"
+    assert world.condition("Backup", name, "CopiesComplete")["status"] == "True"
+    world.holding[_entry(1).run_identity] = {"second"}
+    world.time += timedelta(hours=2)
+    world.run(12)
+    status = world.status("Backup", name)
+    assert [each["storage"] for each in status["copies"]] == ["second"] and status["storage"] == "second"
+    told = world.condition("Backup", name, "CopiesComplete")
+    assert (told["status"], told["message"].startswith("no copy in s3")) == ("False", True)
+    world.holding[_entry(1).run_identity] = {"s3", "second"}
+    world.time += timedelta(hours=2)
+    world.run(12)
+    assert world.condition("Backup", name, "CopiesComplete")["status"] == "True"
+
+
+def test_a_copy_that_was_made_elsewhere_of_a_run_of_this_cluster_is_shown_and_another_backup_is_none() -> (
+    None
+):
+    world = World()
+    world.person("BackupStorage", "s3", S3_SPEC)
+    world.person("BackupPolicy", "nightly", policy_spec(DATABASE))
+    world.person("Backup", "by-hand", {"policyRef": {"name": "nightly"}, "origin": "Manual"})
+    world.run(8)
+    identity, entry = next(iter(world.bucket.items()))
+    world.holding[identity].add("second")  # copied by hand
+    world.person("BackupStorage", "second", S3_SPEC)
+    world.run(8)
+    assert [each["storage"] for each in world.status("Backup", "by-hand")["copies"]] == ["s3", "second"]
+    world.person("BackupStorage", "third", S3_SPEC)
+    world.holding[identity].add("third")
+    world.bucket[identity] = entry.model_copy(update={"checksum": "sha256:" + "b" * 64})
+    world.run(8)
+    assert [each["storage"] for each in world.status("Backup", "by-hand")["copies"]] == ["s3", "second"]
+
+
+def test_what_nobody_who_is_trusted_signed_is_shown_as_such_and_counts_for_nothing() -> None:
+    signing = {"trustedKeys": ["mWp49WgqCZwCXxuMAV6TLWNpSqwZpbeEIG4vWaPJNIA="]}
+    world = _fresh(_entry(1), _entry(2))
+    world.person("BackupPolicy", "nightly", policy_spec(DATABASE, signing=signing))
+    world.unsigned = {_entry(2).backup_id}
+    world.run(12)
+    told = world.condition("Backup", "nightly-20260103020000", "Verified")
+    assert (told["status"], told["reason"]) == ("False", "SignatureInvalid") and "not signed" in told[
+        "message"
+    ]
+    assert world.condition("Backup", "nightly-20260102020000", "Verified")["status"] == "True"
+    assert world.status("BackupPolicy", "nightly")["backupCount"] == 1
+    asked = RestoreRequestSpec(from_policy=FromPolicy(name="nightly"))
+    assert choose_backup(asked, _backups(world).values()).name == "nightly-20260102020000"
+    world.change("BackupPolicy", "nightly", signing=None)
+    world.run(6)
+    assert world.condition("Backup", "nightly-20260103020000", "Verified")["status"] == "True"
+
+
+def test_a_restore_reads_the_storage_that_it_names() -> None:
+    artifact = {"source": "db", "kind": "postgresql", "object": "x", "sizeBytes": 1, "checksum": CHECKSUM, "sourceBytes": 1, "sourceChecksum": CHECKSUM}  # fmt: skip
+    world = _fresh(_entry(1, artifacts=[artifact]))
+    world.person("BackupStorage", "second", S3_SPEC)
+    world.run(12)
+    database = {"host": "postgres", "database": "edna", "credentialsSecretRef": {"name": "database"}}
+    for name in ("s3", "second"):
+        named = {"storageRef": {"name": name}, "backupID": "database_20260102_020000"}
+        world.person(
+            "RestoreRequest", f"from-{name}", {"fromStorage": named, "target": {"postgresql": database}}
+        )
+    world.run(4)
+    assert [
+        world.status("RestoreRequest", f"from-{name}")["backup"]["storage"] for name in ("s3", "second")
+    ] == ["s3", "second"]
 
 
 def test_a_suspect_backup_that_a_person_accepted_counts_here_too() -> None:

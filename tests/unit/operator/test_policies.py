@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+from avalanche_contract.request import Run
+from avalanche_operator.api.retention import PolicyRetention
+from avalanche_operator.jobs.build import job
+from avalanche_operator.keeping.build import cleanup_cron_job
+from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.policies.decide import (
     STRANDED_SECONDS,
     Runs,
@@ -17,7 +22,8 @@ from avalanche_operator.policies.decide import (
     stranded,
     surplus_jobs,
 )
-from tests.unit.operator.objects import S3_SPEC, found
+from avalanche_operator.verifying.build import verification_cron_job
+from tests.unit.operator.objects import S3_SPEC, applied, found
 
 Object = dict[str, Any]
 
@@ -111,3 +117,15 @@ def test_a_run_that_waits_for_the_node_that_its_claims_left_is_ended_and_no_othe
     pods = [_waiting("old"), _waiting("new"), _waiting("gone", "Running")]
     assert stranded(pods, ("new",), late) == ["run-on-old"]
     assert stranded(pods, (), late) == [] == stranded(pods, ("new",), late - timedelta(seconds=5))
+
+
+def test_only_backups_and_their_probe_may_adopt_the_folder_of_another_cluster() -> None:
+    policy = applied(takeOver="lost")
+    cleanup = cleanup_cron_job(policy, PolicyRetention.model_validate({"keepDaily": 1}), "0 5 * * *", ())
+    pods = {
+        "backup": job(backup_job(policy, policy.policy, "ab-run", Run())),
+        "probe": job(probe_job(policy, 1)),
+        "cleanup": cleanup,
+        "verify": verification_cron_job(policy, "0 6 * * *", ()),
+    }
+    assert {name for name, built in pods.items() if '"takeOver":"lost"' in str(built)} == {"backup", "probe"}

@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 
-from avalanche_contract.request import Run
+from avalanche_contract.request import CatalogRequest, Run
 from avalanche_contract.wire import dump_request, parse_request
 from avalanche_operator.api.generate import structural
 from avalanche_operator.api.policy import PolicySigning
 from avalanche_operator.api.retention import PolicyRetention
+from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.backups.build import Lookup, lookup_job
 from avalanche_operator.jobs.build import Placement, job
 from avalanche_operator.keeping.build import cleanup_cron_job
 from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.restores.build import execute_job, plan_job
 from avalanche_operator.verifying.build import verification_cron_job
-from tests.unit.operator.objects import applied, policy_spec
+from tests.unit.operator.objects import S3_SPEC, SETTINGS, applied, found, policy_spec
 from tests.unit.operator.test_encryption import _prepared, _refusals
 
 Object = dict[str, Any]
@@ -59,6 +61,16 @@ def test_the_key_that_signs_is_mounted_into_the_pods_that_back_up_alone() -> Non
 def test_whatever_reads_backups_or_removes_them_is_told_whom_to_trust() -> None:
     told = {name for name, built in _pods().items() if PUBLIC in json.dumps(built)}
     assert told >= {"backup", "plan", "execute", "cleanup", "verify"}
+
+
+def test_a_run_whose_result_was_lost_is_looked_for_among_what_is_trusted() -> None:
+    signing = PolicySigning.model_validate(SIGNING)
+    spec = BackupStorageSpec.model_validate(S3_SPEC)
+    backup = found("Backup", "nightly-1", {"policyRef": {"name": "nightly"}})
+    for given, trusted in ((signing, (PUBLIC,)), (None, None)):
+        where = Lookup("s3", spec, "edna/nightly/", Placement(), signing=given)
+        request = lookup_job(backup, where, "scheduled/x/1", SETTINGS, 1).request
+        assert isinstance(request, CatalogRequest) and request.storage.trusted_keys == trusted
 
 
 def test_a_policy_without_signing_trusts_as_before() -> None:

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from avalanche_backup import catalog, layout
 from avalanche_backup.catalog import Damaged, Found
 from avalanche_backup.holds import read_hold
+from avalanche_backup.pipeline.signing import SignatureInvalid, check_signature
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
+from avalanche_contract.log import write_line
 from avalanche_contract.names import BACKUP_TYPES
 from avalanche_contract.request import CatalogRequest
 from avalanche_contract.result import Entry, Result, Unreadable
@@ -35,14 +37,14 @@ def run(request: CatalogRequest, context: Context) -> Result:
             cursor = last
             break
         last = key
-        told = _told(store, key, found)
+        told = _told(store, key, found, _trusted(request, key))
         if isinstance(told, Unreadable):
             if request.run_identity is None:
                 context.report.unreadable(told)
-                unreadable, size = unreadable + 1, size + len(told.model_dump_json())
+                unreadable, size = unreadable + 1, size + _length(told)
         elif request.run_identity in (None, told.run_identity):
             context.report.entry(told)
-            count, size = count + 1, size + len(told.model_dump_json())
+            count, size = count + 1, size + _length(told)
     return Result(
         nonce=request.nonce,
         verb="catalog",
@@ -54,14 +56,31 @@ def run(request: CatalogRequest, context: Context) -> Result:
     )
 
 
-def _told(store: Store, key: str, found: Found | Damaged) -> Entry | Unreadable:
+def _length(told: Entry | Unreadable) -> int:
+    """Give how many bytes of the log it takes: a name in Chinese takes six for each of its characters."""
+    return len(write_line("", "entry", told))
+
+
+def _trusted(request: CatalogRequest, key: str) -> tuple[str, ...]:
+    """Give whom the policy trusts in whose folder a key lies."""
+    place = layout.split_metadata_key(key)
+    return request.trusted_keys.get(place[0], ()) if place is not None else ()
+
+
+def _told(store: Store, key: str, found: Found | Damaged, trusted: tuple[str, ...]) -> Entry | Unreadable:
     if isinstance(found, Damaged):
         return Unreadable(key=key, message=found.message[:MESSAGE_MAX])
     entry = catalog.entry(store, found)
     if entry.status == "Suspect":
         said = read_hold(store, found.prefix, entry.backup_id)
         entry = entry.model_copy(update={"anomaly_accepted": said.anomaly_accepted})
-    if len(entry.model_dump_json()) > ENTRY_MAX_BYTES:
+    if trusted:
+        try:
+            check_signature(catalog.read_document(store, key), trusted)
+        except SignatureInvalid as invalid:
+            distrust = {"verification": "VerificationFailed", "distrust": str(invalid)[:MESSAGE_MAX]}
+            entry = entry.model_copy(update=distrust)
+    if _length(entry) > ENTRY_MAX_BYTES:
         return Unreadable(key=key, message="its metadata is far too long to be one of ours")
     return entry
 

@@ -26,7 +26,7 @@ def newest(wanted: Newest, now: datetime) -> tuple[Store, Found]:
         try:
             if opened.failure is not None:
                 raise opened.failure
-            ownership.check_owner(opened.store, opened.prefix, wanted.writer, claim=False)
+            ownership.check_owner(opened.store, opened.prefix, wanted.writer, claim=False, adopting=True)
             good = next(_good(opened.store, opened.prefix, wanted.backup_types, now), None)
         except Failure as failure:
             failures.append(failure)

@@ -69,7 +69,7 @@ def open_destinations(request: BackupRequest) -> list[Destination]:
     opened = [open_destination(place) for place in request.destinations]
 
     def claim(each: Destination) -> None:
-        ownership.check_owner(each.store, each.prefix, request.writer, claim=True)
+        ownership.check_owner(each.store, each.prefix, request.writer, claim=True, adopting=True)
 
     attempt(opened, claim)
     if len(opened) > 1:

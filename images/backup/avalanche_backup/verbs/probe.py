@@ -58,7 +58,7 @@ def _check_owners(request: ProbeRequest) -> None:
     opened = [open_destination(place) for place in request.places]
 
     def check(each: Destination) -> None:
-        ownership.check_owner(each.store, each.prefix, request.writer, claim=False)
+        ownership.check_owner(each.store, each.prefix, request.writer, claim=False, adopting=True)
 
     attempt(opened, check)
     for each in opened:

@@ -97,7 +97,7 @@ def _failed(request: BackupRequest, context: Context, identity: RunIdentity, err
     for place in request.destinations:
         with _harmless():
             store = open_store(place.storage)
-            ownership.check_owner(store, place.prefix, request.writer, claim=False)
+            ownership.check_owner(store, place.prefix, request.writer, claim=False, adopting=True)
             attempts.record(store, place.prefix, attempt)
 
 
