@@ -320,8 +320,8 @@ class CatalogRequest(_Request):
     """Where no folders are named: only those whose name begins with this, ``<namespace>/``."""
     run_identity: str | None = None
     """Only the backup of this run."""
-    trusted_keys: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """By folder: the public keys of which one must have signed what is believed there."""
+    trusted_keys: dict[str, tuple[str, ...]] | None = None
+    """By folder: the public keys of which one must have signed what is believed there. Absent: nothing need be."""
     after: str = ""
     """The cursor of the page before: the answer's ``next_cursor``."""
     limit: int = Field(default=500, ge=1, le=500)

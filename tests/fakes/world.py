@@ -263,7 +263,7 @@ class World:
 
     def _believed(self, request: CatalogRequest, entry: Entry) -> Entry:
         """Say of a backup in a folder where only signed ones are trusted that it is none."""
-        if entry.backup_id not in self.unsigned or not request.trusted_keys.get(entry.prefix):
+        if entry.backup_id not in self.unsigned or not (request.trusted_keys or {}).get(entry.prefix):
             return entry
         return entry.model_copy(update={"verification": "VerificationFailed", "distrust": "it is not signed"})
 

@@ -37,7 +37,7 @@ def page_request(
         prefixes=tuple(names.policy_prefix(namespace, each) for each in sorted(set(spec.discovery.policies))),
         within=f"{namespace}/",
         after=after,
-        trusted_keys=_trusted(policies),
+        trusted_keys=_trusted(policies) or None,
     )
 
 

@@ -145,5 +145,7 @@ def test_what_has_a_copy_in_a_storage_that_was_not_looked_into_is_not_missing() 
     world.bucket.clear()
     world.time = datetime(2026, 3, 2, tzinfo=UTC)
     world.fire("nightly", START + timedelta(hours=4), "verify")
-    world.run(3)
+    world.play()
+    world.look("BackupPolicy", "nightly")
+    assert world.status("BackupPolicy", "nightly")["lastVerification"]["succeeded"]
     assert "removal" not in world.status("Backup", "nightly-20260301020000")

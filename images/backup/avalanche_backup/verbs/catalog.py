@@ -64,7 +64,7 @@ def _length(told: Entry | Unreadable) -> int:
 def _trusted(request: CatalogRequest, key: str) -> tuple[str, ...]:
     """Give whom the policy trusts in whose folder a key lies."""
     place = layout.split_metadata_key(key)
-    return request.trusted_keys.get(place[0], ()) if place is not None else ()
+    return (request.trusted_keys or {}).get(place[0], ()) if place is not None else ()
 
 
 def _told(store: Store, key: str, found: Found | Damaged, trusted: tuple[str, ...]) -> Entry | Unreadable:
