@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +31,8 @@ def sync_folder(folder: Path) -> None:
 
 def sync_file_system(folder: Path | int) -> None:
     """Bring everything of the file system of a folder to the disk, before anybody says that it is there (vmware-tanzu/velero#9460)."""
+    import ctypes  # noqa: PLC0415 - few runs come here, and loading it takes its time
+
     syncfs = getattr(ctypes.CDLL(None), "syncfs", None) if os.name == "posix" else None
     descriptor = folder if isinstance(folder, int) else os.open(folder, os.O_RDONLY | O_DIRECTORY)
     try:

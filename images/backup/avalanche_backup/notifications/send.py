@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable
 
 from avalanche_backup.errors import Failure
-from avalanche_backup.notifications.email import send_email
 from avalanche_backup.notifications.message import Message, Occurrence, compose
-from avalanche_backup.notifications.urls import send_urls
 from avalanche_contract.notification import Channel, EmailChannel, Notifications, Told
 
 WHY_MAX = 200
@@ -43,8 +41,12 @@ def _attempt(channel: Channel, message: Message) -> str | None:
     """Give why a channel did not take a message, or ``None``."""
     try:
         if isinstance(channel, EmailChannel):
+            from avalanche_backup.notifications.email import send_email  # noqa: PLC0415 - most runs tell nobody
+
             send_email(channel, message)
         else:
+            from avalanche_backup.notifications.urls import send_urls  # noqa: PLC0415 - as above
+
             send_urls(channel, message)
     except Failure as failure:
         return failure.message[:WHY_MAX]
