@@ -96,6 +96,10 @@ REFUSED = {
         _policy(DATABASE, verification={"drill": {"queries": [{"sql": "SELECT 1", "expect": "> many"}]}}),
         "stands a number",
     ),
+    "a drill that compares by a sign that is none": (
+        _policy(DATABASE, verification={"drill": {"queries": [{"sql": "SELECT 1", "expect": "== 1"}]}}),
+        "a comparison is one of",
+    ),
     "a question to files": (
         _policy(FILES, verification={"drill": {"queries": [{"sql": "SELECT 1", "expect": "1"}]}}),
         "names a postgresql or sqlite source",

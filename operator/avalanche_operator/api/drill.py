@@ -22,7 +22,11 @@ Expectation = Annotated[
                 "!self.matches('^\\\\s*[<>]')"
                 " || self.matches('^\\\\s*[<>]=?\\\\s*[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]{1,3})?\\\\s*$')",
                 "behind <, <=, > and >= stands a number; write = before a text that begins so",
-            )
+            ),
+            rule(
+                "!self.matches('^\\\\s*[!<>=][!<>=~]') || self.matches('^\\\\s*(!=|<=|>=)([^!<>=~]|$)')",
+                "a comparison is one of =, !=, >, >=, < and <=; write = and a space before a text that begins so",
+            ),
         ),
     ),
 ]
