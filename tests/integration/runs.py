@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -199,7 +200,13 @@ class Runner:
         """Plan, approve, restore."""
         return self.execute(result, target, self.plan(result, target, **more).digest, **more)
 
-    def undo(self, target: Source, approved_by: str = "", **more: Any) -> Result:
+    def undo(
+        self,
+        target: Source,
+        approved_by: str = "",
+        meanwhile: Callable[[], object] = lambda: None,
+        **more: Any,
+    ) -> Result:
         """Plan an undo, approve it, and carry it out; ``approved_by`` is another request's UID."""
         request = UndoRequest(
             **{
@@ -215,6 +222,7 @@ class Runner:
         approved: dict[str, Any] = {"mode": "Execute", "approved_plan": self.reported.plans[-1].digest}
         if approved_by:
             approved["request_uid"] = approved_by
+        meanwhile()
         return run(request.model_copy(update=approved), self.context())
 
     def request(

@@ -212,6 +212,18 @@ def test_a_restore_reads_the_folder_else_the_bucket(project: CloudProject) -> No
     assert project.run(*force).returncode == 0 and (project.folder / "data/in/file").read_text() == "content"
 
 
+def test_a_copy_that_is_known_to_be_damaged_is_not_restored_where_another_is_good(
+    project: CloudProject,
+) -> None:
+    made = project.json("files")
+    restore = ("restore", "files", "--backup-id", made["backup_id"], "--dry-run")
+    os.truncate(project.folder / "data/backups/files" / made["artifacts"][0]["file"], 20)
+    assert project.run("verify", "--all", "--no-heal").returncode == 15
+    assert project.json(*restore)["storage"] == "s3"
+    project.remove(*project.cloud)
+    assert project.json(*restore)["storage"] == "local"
+
+
 def test_on_a_fresh_machine_the_newest_good_backup_comes_back_from_the_bucket_alone(
     project: CloudProject,
 ) -> None:

@@ -334,6 +334,7 @@ def test_what_differs_from_the_index_is_named(tmp_path: Path) -> None:
 
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "a").write_bytes(b"b")
+    (tmp_path / "tree" / "link").symlink_to(".")
     entries = [{"path": "a", "type": "file", "size": 1, "sha256": "0" * 64}]
     for entry, why in (
         (entries[0], "another SHA-256"),
@@ -341,6 +342,8 @@ def test_what_differs_from_the_index_is_named(tmp_path: Path) -> None:
         (entries[0] | {"path": "gone"}, "did not come back"),
         (entries[0] | {"type": "directory"}, "is no directory"),
         (entries[0] | {"path": "../../etc/passwd"}, "cannot be read"),
+        (entries[0] | {"path": "link/a"}, "did not come back"),
+        (entries[0] | {"type": "device"}, "cannot be read"),
     ):
         with pytest.raises(DrillFailed, match=why):
             index.compare(tmp_path / "tree", iter([json.dumps(entry).encode() + b"\n"]))

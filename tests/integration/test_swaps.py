@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import random
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, VerificationFailed
+from avalanche_backup.sources import journal
+from avalanche_backup.sources.base import Incoming
+from avalanche_backup.sources.files import FileTree
+from avalanche_backup.sources.files_swap import FilesSwap
+from avalanche_backup.sources.reaching import remove_tree
 from avalanche_backup.sources.tree import MARKER
 from avalanche_contract.request import Compression
 from avalanche_contract.source import FilesSource, PostgresqlSource, SqliteSource
@@ -34,8 +43,6 @@ def names(postgres: Postgres) -> list[str]:
         "postgres",
         "SELECT json_agg(datname ORDER BY datname) FROM pg_database WHERE oid >= 16384 AND datname <> 'postgres'",
     )
-    import json
-
     return list(json.loads(found or "[]"))
 
 
@@ -219,6 +226,9 @@ def test_the_owner_with_createdb_and_nothing_else_swaps_and_undoes(
         postgres.psql(source.database, "SELECT tableowner FROM pg_tables WHERE tablename = 'samples'")
         == source.username
     )
+    postgres.psql(
+        source.database, "CREATE EXTENSION pg_stat_statements"
+    )  # which its owner could not bring along
     runner.undo(source)
     assert postgres.psql(source.database, "SELECT count(*) FROM samples") == "0"
 
@@ -260,6 +270,38 @@ def test_a_restore_that_fails_beside_leaves_the_database_alone_and_nothing_behin
         runner.restore(made, database, strategy="Swap")
     assert postgres.psql(database.database, FINGERPRINT) == data
     assert names(postgres) == others
+
+
+def test_what_is_not_known_of_the_new_database_is_told_of_that_one_and_not_of_the_target(
+    runner: Runner, database: PostgresqlSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from avalanche_backup.sources.postgresql.swap import PostgresqlSwap
+
+    def unclear(*_: object) -> int:
+        raise RestoreFailed("The server did not say whether it had committed", reason="OutcomeUnknown")
+
+    made = runner.backup(database)
+    monkeypatch.setattr(PostgresqlSwap, "_fill", unclear)
+    with pytest.raises(RestoreFailed, match=r"That was beside .*, which is as it was") as failed:
+        runner.restore(made, database, strategy="Swap")
+    assert failed.value.reason == "RestoreRolledBack"
+
+
+def test_an_approval_of_an_undo_holds_for_what_stands_there_and_for_nothing_else(
+    runner: Runner, postgres: Postgres, database: PostgresqlSource, lite: SqliteSource, tree: FilesSource
+) -> None:
+    changes: dict[str, Callable[[], object]] = {
+        "postgresql": lambda: postgres.psql(database.database, "CREATE TABLE since (n int)"),
+        "sqlite": lambda: sql(lite, "CREATE TABLE since (n)"),
+        "files": lambda: (Path(tree.root) / "since").write_text("x"),
+    }
+    for source in (database, lite, tree):
+        made = runner.backup(source, kind="files" if source is tree else "database")
+        runner.restore(made, source, strategy="Swap", keep_previous=True)
+        with pytest.raises(RestoreRefused) as refused:
+            runner.undo(source, meanwhile=changes[source.kind])
+        assert refused.value.reason == "PlanChanged"
+        runner.undo(source)
 
 
 # --- SQLite ----------------------------------------------------------------------------------------------
@@ -323,6 +365,27 @@ def test_a_sqlite_database_is_restored_in_place_where_nobody_says_otherwise(
     inode = Path(lite.path).stat().st_ino
     runner.restore(made, lite, strategy=None)
     assert Path(lite.path).stat().st_ino == inode
+
+
+def test_a_switch_that_fails_leaves_the_journal_mode_as_it_was(
+    runner: Runner, lite: SqliteSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from avalanche_backup.sources import sqlite_swap
+
+    made = runner.backup(lite)
+    mode = sql(lite, "PRAGMA journal_mode")
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_swap, "_sync", _fails)
+        with pytest.raises(RestoreFailed, match="It is as it was"):
+            runner.restore(made, lite, strategy="Swap")
+    assert sql(lite, "PRAGMA journal_mode") == mode
+    runner.restore(made, lite, strategy="Swap", keep_previous=True)
+    (kept,) = Path(lite.path).parent.glob(".*.avalanche-before-*")
+    assert sql(lite.model_copy(update={"path": str(kept)}), "PRAGMA journal_mode") == mode
+
+
+def _fails(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def test_a_damaged_sqlite_file_is_kept_and_comes_back(runner: Runner, lite: SqliteSource) -> None:
@@ -478,6 +541,90 @@ def test_a_folder_whose_switch_was_killed_is_not_backed_up_before_it_is_put_righ
     assert refused.value.reason == "RestoreIncomplete"
     runner.undo(tree, restore_uid="request")
     assert oracle(root) == before
+
+
+def test_what_another_user_left_bars_no_restore_and_leaves_no_mark_for_good(
+    runner: Runner, tree: FilesSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(tree.root)
+    made = runner.backup(tree, kind="files")
+    work = root / ".avalanche-restoring-0badf00d"
+    (work / "old").mkdir(parents=True)
+    (work / "journal").write_text("rubbish")
+    (root / MARKER).write_text(journal._TOLD)
+    user = os.geteuid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: user + 1)
+        with pytest.raises(SourceInvalid, match="did not end"):
+            runner.backup(tree, kind="files")
+        for strategy in ("Swap", "InPlace"):
+            runner.restore(made, tree, strategy=strategy)
+            runner.backup(tree, kind="files")
+    assert (work / "journal").read_text() == "rubbish"
+
+
+@pytest.mark.parametrize("strategy", ["Swap", "InPlace"])
+def test_two_restores_into_one_folder_do_not_work_at_once(
+    runner: Runner, tree: FilesSource, strategy: str
+) -> None:
+    root = Path(tree.root)
+    made = runner.backup(tree, kind="files")
+    before = oracle(root)
+    with journal.working_in(root, "the folder"), pytest.raises(RestoreRefused) as refused:
+        runner.restore(made, tree, strategy=strategy)
+    assert refused.value.reason == "TargetBusy"
+    assert oracle(root) == before
+    runner.restore(made, tree, strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sha256": "0" * 64}, {"size": 1}, {"type": "directory"}, {"path": "other"}, None]
+)
+def test_files_that_are_not_those_of_the_index_take_no_places(
+    tree: FilesSource, tmp_path: Path, wrong: dict[str, Any] | None
+) -> None:
+    archive, index = Held(), Held()
+    FileTree(tree).dump(archive, beside=index, scratch=tmp_path, progress=lambda _: None)
+    lines = [json.loads(each) for each in index.data.splitlines()]
+    number = next(number for number, each in enumerate(lines) if each["path"] == "data/b")
+    lines[number : number + 1] = (
+        [lines[number] | wrong] if wrong else [lines[number], {**lines[number], "path": "data/more"}]
+    )
+    alter(tree)
+    before = oracle(Path(tree.root))
+    incoming = Incoming(iter([bytes(archive.data)]), {}, tmp_path, lambda _: None)
+    with pytest.raises(RestoreFailed, match="index") as failed:
+        FilesSwap(tree, "01234567").restore(
+            incoming, keep=False, index=iter(["\n".join(map(json.dumps, lines)).encode()])
+        )
+    assert failed.value.reason == "IndexDiffers"
+    assert oracle(Path(tree.root)) == before
+
+
+class Held:
+    """What a dump wrote."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.data += data
+
+
+def test_a_tree_that_is_deeper_than_any_path_is_removed(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    folder = os.open(deep, os.O_RDONLY)
+    for _ in range(10_000):
+        os.mkdir("d", dir_fd=folder)
+        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(os.open("file", os.O_CREAT, dir_fd=folder))
+    os.close(folder)
+    (deep / "closed").mkdir(0o555)
+    remove_tree(deep)
+    assert not deep.exists()
 
 
 def _dies(*_: object, **__: object) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avalanche_backup.errors import RestoreRefused, SourceInvalid, VerificationFailed
+from avalanche_backup.sources.postgresql.beside import creation
 from avalanche_backup.sources.postgresql.clients import Clients, dumping_clients, restoring_clients
 from avalanche_backup.sources.postgresql.connection import explain
 from avalanche_backup.sources.postgresql.directory import pack, unpack
@@ -218,3 +219,18 @@ def test_a_table_whose_name_reads_like_such_an_entry_comes_back() -> None:
     listed = b"200; 1259 16400 TABLE public x SCHEMA - app y avalanche\n"
     assert kept_entries(listed, ("SCHEMA - app ", "COMMENT - EXTENSION ")) == listed
     assert kept_entries(listed, ()) == listed
+
+
+@pytest.mark.parametrize(
+    ("provider", "knows", "said"),
+    [("c", True, "LOCALE_PROVIDER libc"), ("i", True, "LOCALE_PROVIDER icu ICU_LOCALE E'de'"),
+     ("b", True, "LOCALE_PROVIDER builtin BUILTIN_LOCALE E'de'"), ("c", False, None)],
+)  # fmt: skip
+def test_a_database_beside_says_whose_locale_it_has_where_the_server_knows_that(
+    provider: str, knows: bool, said: str | None
+) -> None:
+    made = creation(
+        "new", {"provider": provider, "knows_providers": knows, "locale": "de", "icu_rules": None, "encoding": "UTF8",
+                "collate": "C", "ctype": "C", "tablespace": "pg_default", "owner": "team"},
+    )  # fmt: skip
+    assert (said in made) if said else ("LOCALE_PROVIDER" not in made)

@@ -106,26 +106,37 @@ def missing(configuration: Configuration) -> list[tuple[str, Action]]:
 def find(
     configuration: Configuration, backup_id: str, *, from_cloud: bool = False
 ) -> tuple[Place, BackupMetadata]:
-    """Give the place that a backup is read from, the folder where it lies there, else the bucket, and its metadata.
+    """Give the place that a backup is read from, and its metadata: the folder where it lies there, else the bucket.
+
+    A copy that was found damaged is taken only where there is no other.
 
     :raises BackupMissing: it is in neither. :raises Failure: a place that may have it cannot be read.
     """
     places = (configuration.cloud,) if from_cloud else configuration.places
     failures: list[Failure] = []
+    damaged: list[tuple[Place, BackupMetadata]] = []
     for place in places:
         try:
-            return place, _find(place, backup_id)
+            metadata, good = _find(place, backup_id)
         except Failure as failure:
             failures.append(failure)
+            continue
+        if good:
+            return place, metadata
+        damaged.append((place, metadata))
+    if damaged:
+        return damaged[0]
     unclear = [each for each in failures if not isinstance(each, BackupMissing)]
     raise (unclear or failures)[0]
 
 
-def _find(place: Place, backup_id: str) -> BackupMetadata:
+def _find(place: Place, backup_id: str) -> tuple[BackupMetadata, bool]:
+    """Give a backup's metadata, and whether nobody has found it damaged there."""
     from avalanche_backup import catalog  # noqa: PLC0415
     from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
 
-    return catalog.find(open_store(place.storage), place.prefix, backup_id).metadata
+    found = catalog.find(open_store(place.storage), place.prefix, backup_id)
+    return found.metadata, catalog.verification_of(found) != "VerificationFailed"
 
 
 def _read(place: Place, backup_type: BackupType | None) -> tuple[list[BackupMetadata], list[tuple[str, str]]]:

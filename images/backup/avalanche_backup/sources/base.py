@@ -215,6 +215,9 @@ class Swap(Protocol):
     def undo_obstacle(self, kept: Kept) -> str:
         """Say why an undo is not possible; empty where it is. Changes nothing."""
 
+    def standing(self) -> str:
+        """Say what is at the target and an undo takes away: what its approval stands for. Changes nothing."""
+
     def undo(self, kept: Kept) -> str:
         """Let what was kept take its place again; what was restored goes. Say in one sentence what was done.
 

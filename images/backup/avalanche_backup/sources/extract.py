@@ -6,6 +6,7 @@ one or the new one.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import stat
@@ -17,8 +18,11 @@ from dataclasses import dataclass, field
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed
 from avalanche_backup.sources.entries import ArchiveInvalid, content, entries, nanoseconds, opened
+from avalanche_backup.sources.reaching import Tree
 from avalanche_backup.sources.tree import is_ours, shown
 
+Seen = Callable[[tarfile.TarInfo, str | None], None]
+"""Told of each entry that came back, in the order of the archive, and of a file's SHA-256."""
 _FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 _MODE = 0o777
 """Of files: set-id bits do not come back, a restore makes no program run as another user."""
@@ -70,38 +74,54 @@ class Extracted:
     """Modes and times (ns) of folders, set last: writing into a folder changes its time, and may need its mode."""
 
 
-def extract(stream: Stream, root: int, paths: tuple[str, ...]) -> Extracted:
+def extract(stream: Stream, root: int, paths: tuple[str, ...], seen: Seen | None = None) -> Extracted:
     """Extract what lies at or beneath ``paths`` (empty is all) into the folder that ``root`` is open on.
+
+    Files are hashed where somebody looks at what is ``seen``.
 
     :raises RestoreFailed: an entry would leave the root, or cannot be written.
     """
     done = Extracted(linkable=set() if paths else None)
-    try:
-        with opened(stream) as archive:
-            for entry in entries(archive):
-                if chosen(entry.name, paths):
-                    _put(archive, entry, root, done)
-                elif entry.isdir() and leads(entry.name, paths):
-                    _lead(entry, root, done)
-    except ArchiveInvalid as error:
-        raise RestoreFailed(f"the archive cannot be read: {error}", reason="ArchiveInvalid") from None
-    stream.drain()
-    for path in sorted(done.folders, reverse=True):  # what lies in a folder before the folder itself
-        _finish_folder(root, path, *done.folders[path])
+    with Tree(root, make=_make_folder) as tree, Tree(root) as linked:
+        try:
+            with opened(stream) as archive:
+                writing = _Writing(archive, tree, linked, done, seen)
+                for entry in entries(archive):
+                    if chosen(entry.name, paths):
+                        _put(writing, entry)
+                    elif entry.isdir() and leads(entry.name, paths):
+                        _lead(entry, tree, done)
+        except ArchiveInvalid as error:
+            raise RestoreFailed(f"the archive cannot be read: {error}", reason="ArchiveInvalid") from None
+        stream.drain()
+        for path in sorted(done.folders, reverse=True):  # what lies in a folder before the folder itself
+            _finish_folder(tree, path, *done.folders[path])
     platforms.sync_file_system(root)
     return done
 
 
-def _finish_folder(root: int, path: str, mode: int, moment: int) -> None:
+@dataclass(frozen=True)
+class _Writing:
+    """One archive that is being written out."""
+
+    archive: tarfile.TarFile
+    tree: Tree
+    linked: Tree
+    """The same one: what a hard link leads to may lie far from it."""
+    done: Extracted
+    seen: Seen | None
+
+
+def _finish_folder(tree: Tree, path: str, mode: int, moment: int) -> None:
     """Set the mode and time of a folder through its descriptor: a link that took its place leads anywhere."""
     try:
-        with _Inside(root, path) as (folder, name):
-            descriptor = os.open(name, _FOLDER, dir_fd=folder)
-            try:
-                os.fchmod(descriptor, mode)
-                os.utime(descriptor, ns=(moment, moment))
-            finally:
-                os.close(descriptor)
+        folder, name = tree.at(path)
+        descriptor = os.open(name, _FOLDER, dir_fd=folder)
+        try:
+            os.fchmod(descriptor, mode)
+            os.utime(descriptor, ns=(moment, moment))
+        finally:
+            os.close(descriptor)
     except (OSError, OverflowError):
         raise RestoreFailed(f"{shown(path)} is no folder any more when its mode is set") from None
 
@@ -119,36 +139,37 @@ def leads(path: str, paths: tuple[str, ...]) -> bool:
     return any(os.path.normpath(each).startswith(f"{path}/") for each in paths)
 
 
-def _lead(entry: tarfile.TarInfo, root: int, done: Extracted) -> None:
+def _lead(entry: tarfile.TarInfo, tree: Tree, done: Extracted) -> None:
     """Make a folder on the way to what was chosen, as the backup has it; one that is there stays as it is."""
     path = _checked(entry.name)
-    with _Inside(root, path, create=True) as (folder, name):
-        if _make_folder(folder, name):
-            done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
+    if _make_folder(*tree.at(path, create=True)):
+        done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
 
 
-def _put(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, done: Extracted) -> None:
-    path = _checked(entry.name)
+def _put(writing: _Writing, entry: tarfile.TarInfo) -> None:
+    path, done, sha256 = _checked(entry.name), writing.done, None
     try:
-        with _Inside(root, path, create=True) as (folder, name):
-            if entry.isdir():
-                _make_folder(folder, name)
-                done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
-                done.directories += 1
-            elif entry.isreg() and not entry.issparse():
-                _write_file(archive, entry, folder, name)
-                done.files += 1
-                if done.linkable is not None:
-                    done.linkable.add(path)
-            elif entry.issym():
-                _replace(folder, name, lambda beside: os.symlink(entry.linkname, beside, dir_fd=folder))
-                done.links += 1
-            elif entry.islnk():
-                _check_link(entry, done.linkable)
-                _link(entry, root, folder, name)
-                done.links += 1
-            else:
-                raise RestoreFailed(f"{shown(path)} is a device, a pipe or sparse: none is made")
+        folder, name = writing.tree.at(path, create=True)
+        if entry.isdir():
+            _make_folder(folder, name)
+            done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
+            done.directories += 1
+        elif entry.isreg() and not entry.issparse():
+            sha256 = _write_file(writing, entry, folder, name)
+            done.files += 1
+            if done.linkable is not None:
+                done.linkable.add(path)
+        elif entry.issym():
+            _replace(folder, name, lambda beside: os.symlink(entry.linkname, beside, dir_fd=folder))
+            done.links += 1
+        elif entry.islnk():
+            _check_link(entry, done.linkable)
+            _link(entry, writing.linked, folder, name)
+            done.links += 1
+        else:
+            raise RestoreFailed(f"{shown(path)} is a device, a pipe or sparse: none is made")
+        if writing.seen is not None:
+            writing.seen(entry, sha256)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise RestoreFailed(f"{shown(path)} cannot be written: {why}") from None
@@ -167,32 +188,6 @@ def _checked(name: str) -> str:
     return name
 
 
-class _Inside:
-    """The open folder of a path beneath a root, reached without following a link, and the path's last name."""
-
-    def __init__(self, root: int, path: str, *, create: bool = False) -> None:
-        *self._parents, self._name = path.split("/")
-        self._root, self._create = root, create
-        self._folder = -1
-
-    def __enter__(self) -> tuple[int, str]:
-        self._folder = os.dup(self._root)
-        try:
-            for part in self._parents:
-                if self._create:
-                    _make_folder(self._folder, part)
-                inner = os.open(part, _FOLDER, dir_fd=self._folder)
-                os.close(self._folder)
-                self._folder = inner
-        except BaseException:
-            os.close(self._folder)
-            raise
-        return self._folder, self._name
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._folder)
-
-
 def _make_folder(folder: int, name: str) -> bool:
     """Make a folder and say so, or keep the one that is there; what is there and no folder gives way."""
     try:
@@ -205,8 +200,9 @@ def _make_folder(folder: int, name: str) -> bool:
     return True
 
 
-def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, name: str) -> None:
-    beside = _beside()
+def _write_file(writing: _Writing, entry: tarfile.TarInfo, folder: int, name: str) -> str | None:
+    """Write a file, and give its SHA-256 where somebody looks at it."""
+    beside, digest = _beside(), hashlib.sha256() if writing.seen is not None else None
     descriptor = os.open(
         beside,
         os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_NOFOLLOW | platforms.O_CLOEXEC,
@@ -215,8 +211,10 @@ def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, n
     )
     try:
         try:
-            for chunk in content(archive, entry):
+            for chunk in content(writing.archive, entry):
                 _write_all(descriptor, chunk)
+                if digest is not None:
+                    digest.update(chunk)
             os.fchmod(descriptor, entry.mode & _MODE)
             moment = nanoseconds(entry)
             os.utime(descriptor, ns=(moment, moment))
@@ -228,6 +226,7 @@ def _write_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: int, n
         with suppress(OSError):
             os.unlink(beside, dir_fd=folder)
         raise
+    return digest.hexdigest() if digest is not None else None
 
 
 def _check_link(entry: tarfile.TarInfo, linkable: set[str] | None) -> None:
@@ -239,15 +238,13 @@ def _check_link(entry: tarfile.TarInfo, linkable: set[str] | None) -> None:
         )
 
 
-def _link(entry: tarfile.TarInfo, root: int, folder: int, name: str) -> None:
-    with _Inside(root, _checked(entry.linkname)) as (other, linked):
-        _replace(
-            folder,
-            name,
-            lambda beside: os.link(
-                linked, beside, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False
-            ),
-        )
+def _link(entry: tarfile.TarInfo, tree: Tree, folder: int, name: str) -> None:
+    other, linked = tree.at(_checked(entry.linkname))
+    _replace(
+        folder,
+        name,
+        lambda beside: os.link(linked, beside, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False),
+    )
 
 
 def _replace(folder: int, name: str, make: Callable[[str], None]) -> None:

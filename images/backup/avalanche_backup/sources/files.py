@@ -26,7 +26,7 @@ from avalanche_backup.sources.base import (
     TargetState,
 )
 from avalanche_backup.sources.extract import Stream, extract
-from avalanche_backup.sources.journal import settle
+from avalanche_backup.sources.journal import settle, working_in
 from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
 from avalanche_contract.source import FilesSource
 
@@ -128,7 +128,11 @@ class FileTree:
 
     def restore(self, incoming: Incoming) -> str:
         """Put files back; a marker lies in the root from the first write to the last."""
-        self._settle()
+        with working_in(self._root, self.target):
+            return self._restore(incoming)
+
+    def _restore(self, incoming: Incoming) -> str:
+        settle_before(self._root, self.target)
         marker, paths = self._root / MARKER, incoming.paths
         was_marked = marker.exists()
         stream = Stream(incoming.counted())
@@ -159,15 +163,6 @@ class FileTree:
             "the user of the restore; ACLs and extended attributes are not part of a backup"
         )
 
-    def _settle(self) -> None:
-        try:
-            settle(self._root)
-        except OSError as error:
-            raise RestoreRefused(
-                f"{self.target}: what a killed restore left cannot be put right: {error.strerror}",
-                reason="TargetReadOnly",
-            ) from None
-
     def _compare(self, files: int, incoming: Incoming) -> None:
         wanted = (incoming.artifact.get("statistics") or {}).get("files")
         if not incoming.paths and wanted is not None and files != wanted:
@@ -196,6 +191,20 @@ class FileTree:
                 for each in folder.iterdir():
                     if not is_ours(each.name):
                         yield each.name if path == "." else f"{path}/{each.name}"
+
+
+def settle_before(root: Path, target: str) -> None:
+    """Put right what killed restores left in a target, before another one.
+
+    :raises RestoreRefused: something stands in the way.
+    """
+    try:
+        settle(root)
+    except OSError as error:
+        raise RestoreRefused(
+            f"{target}: what a killed restore left cannot be put right: {error.strerror}",
+            reason="TargetReadOnly",
+        ) from None
 
 
 def _mark(marker: Path) -> None:

@@ -7,31 +7,23 @@ after a kill the next restore or undo leads every entry back (:mod:`journal`).
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import stat
-from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tarfile import TarInfo
 from typing import Any
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, VerificationFailed
 from avalanche_backup.sources.base import Incoming, Kept, Proof
 from avalanche_backup.sources.extract import Extracted, Stream, chosen, extract
-from avalanche_backup.sources.journal import (
-    Journal,
-    Tree,
-    is_marked_by_a_switch,
-    ours,
-    remove_tree,
-    settle,
-)
+from avalanche_backup.sources.files import FileTree, settle_before
+from avalanche_backup.sources.index import IndexInvalid, Listed, entries
+from avalanche_backup.sources.journal import Journal, is_marked_by_a_switch, ours, settle, working_in
+from avalanche_backup.sources.reaching import remove_tree
 from avalanche_backup.sources.tree import MARKER, minimal, shown
 from avalanche_contract.source import FilesSource
-
-_KINDS = {"file": stat.S_ISREG, "hardlink": stat.S_ISREG, "directory": stat.S_ISDIR, "symlink": stat.S_ISLNK}
 
 
 class FilesSwap:
@@ -41,6 +33,7 @@ class FilesSwap:
     suits = True
 
     def __init__(self, request: FilesSource, switch: str) -> None:
+        self._request = request
         self._root = Path(request.root)
         self._paths = request.paths
         self._switch_id = switch
@@ -81,23 +74,23 @@ class FilesSwap:
 
     def restore(self, incoming: Incoming, *, keep: bool, index: Iterator[bytes] | None = None) -> str:
         """Write beside, compare, and switch."""
-        settle(self._root)
-        journal = self._journal(self._folder("restoring"))
-        try:
-            journal.make()
-            done = self._write(journal, incoming)
-            self._compare(journal, done, incoming, index)
-            self._switch(journal, incoming.paths)
-        except (Failure, OSError) as error:
-            raise self._untouched(error) from None
-        finally:
-            if not journal.begun:
-                remove_tree(journal.work)
-        self._commit(journal, "previous" if keep else "removing", unmark=not incoming.paths)
+        with working_in(self._root, self.target):
+            settle_before(self._root, self.target)
+            journal = self._journal(self._folder("restoring"))
+            try:
+                journal.make()
+                done = self._write(journal, incoming, index)
+                self._switch(journal, incoming.paths, "previous" if keep else "removing")
+            except (Failure, OSError) as error:
+                raise self._untouched(error) from None
+            finally:
+                if not journal.begun:
+                    remove_tree(journal.work)
+            told = self._tidied(unmark=not incoming.paths)
         kept = f"; what was replaced is kept in {self._folder('previous').name}" if keep else ""
         return (
             f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, all at once, owned "
-            f"by the user of the restore; ACLs and extended attributes are not part of a backup{kept}"
+            f"by the user of the restore; ACLs and extended attributes are not part of a backup{kept}{told}"
         )
 
     def undo_obstacle(self, kept: Kept) -> str:
@@ -105,73 +98,77 @@ class FilesSwap:
         del kept
         return "" if os.access(self._root, os.W_OK | os.X_OK) else "its folder cannot be written to"
 
+    def standing(self) -> str:
+        """Say what an undo would take away, by the names at the top."""
+        return " ".join(FileTree(self._request).inspect_target({}).facts)
+
     def undo(self, kept: Kept) -> str:
         """Lead every entry back."""
-        work = self._root / kept.name
-        if not kept.unfinished:
-            self._journal(work).mark()
-            work.rename(self._root / f".avalanche-restoring-{kept.switch}")
-            platforms.sync_folder(self._root)
-        try:
-            settle(self._root)
-        except OSError as error:
-            raise RestoreFailed(
-                f"{self.target} could not be led back wholly: {error.strerror}. It is marked by {MARKER}; mend that, and undo again",
-                reason="RestoreIncomplete",
-            ) from None
+        with working_in(self._root, self.target):
+            work = self._root / kept.name
+            try:
+                if not kept.unfinished:
+                    self._journal(work).mark()
+                    work.rename(self._root / f".avalanche-restoring-{kept.switch}")
+                    platforms.sync_folder(self._root)
+                settle(self._root)
+            except OSError as error:
+                raise RestoreFailed(
+                    f"{self.target} could not be led back wholly: {error.strerror}. It is marked by {MARKER}; mend that, and undo again",
+                    reason="RestoreIncomplete",
+                ) from None
         return f"{self.target} is what it was before the restore"
 
-    def _write(self, journal: Journal, incoming: Incoming) -> Extracted:
+    def _write(self, journal: Journal, incoming: Incoming, index: Iterator[bytes] | None) -> Extracted:
+        """Write beside, and compare what comes back with the counts of the metadata, and each entry with its line of the index."""
+        listed = _Listed(index, incoming.paths) if index is not None else None
         root = os.open(journal.new, os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC)
         try:
-            return extract(Stream(incoming.counted()), root, incoming.paths)
+            done = extract(
+                Stream(incoming.counted()),
+                root,
+                incoming.paths,
+                listed.compare if listed is not None else None,
+            )
         finally:
             os.close(root)
-
-    def _compare(
-        self, journal: Journal, done: Extracted, incoming: Incoming, index: Iterator[bytes] | None
-    ) -> None:
-        """Compare what came back with the counts of the metadata, and each entry with its line of the index."""
         paths = incoming.paths
-        written = done.files + done.links + done.directories
-        if paths and not written:
+        if paths and not done.files + done.links + done.directories:
             raise RestoreRefused(f"the backup holds nothing at {', '.join(paths)}", reason="PathsNotFound")
         wanted = (incoming.artifact.get("statistics") or {}).get("files")
         if not paths and wanted is not None and done.files != wanted:
             raise RestoreFailed(f"{done.files} files came back, the metadata counts {wanted}")
-        if index is None:
-            return
-        listed = 0
-        with Tree(journal.new) as comes:
-            for entry in _entries(index):
-                if chosen(entry["path"], paths):
-                    _check(entry, comes)
-                    listed += 1
-        if listed != written:
-            raise VerificationFailed(
-                f"{written} entries came back, the index lists {listed}", reason="IndexDiffers"
-            )
+        if listed is not None:
+            listed.end()
+        return done
 
-    def _switch(self, journal: Journal, paths: tuple[str, ...]) -> None:
+    def _switch(self, journal: Journal, paths: tuple[str, ...], word: str) -> None:
+        """Let every entry take its place; where that fails, each is led back."""
         journal.mark()
         try:
             journal.plan(lambda path: chosen(path, paths))
             journal.forward()
+            self._commit(journal, word)
         except BaseException:
             settle(self._root)
             raise
 
-    def _commit(self, journal: Journal, word: str, *, unmark: bool) -> None:
+    def _commit(self, journal: Journal, word: str) -> None:
         """Say that it is done: by the one rename after which nothing leads back unasked."""
         platforms.sync_file_system(self._root)
-        done = journal.work.rename(self._folder(word))
-        platforms.sync_folder(self._root)
-        if unmark or is_marked_by_a_switch(
-            self._root
-        ):  # a part makes nothing whole that was left unfinished before
-            (self._root / MARKER).unlink(missing_ok=True)
-        if word == "removing":
-            remove_tree(done)
+        journal.work.rename(self._folder(word))
+
+    def _tidied(self, *, unmark: bool) -> str:
+        """Take the mark away and remove what nobody needs; say what stands in the way of that."""
+        try:
+            platforms.sync_folder(self._root)
+            # A part makes nothing whole that was left unfinished before.
+            if unmark or is_marked_by_a_switch(self._root):
+                (self._root / MARKER).unlink(missing_ok=True)
+        except OSError as error:
+            return f"; {MARKER} could not be removed ({error.strerror}): remove it, or no backup is made"
+        remove_tree(self._folder("removing"))
+        return ""
 
     def _untouched(self, error: Exception) -> Failure:
         said = (
@@ -192,26 +189,38 @@ class FilesSwap:
         return Journal(self._root, work)
 
 
-def _entries(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Read the lines of an index.
+class _Listed:
+    """The lines of an index, beside the entries of the archive, which come in the same order."""
 
-    :raises VerificationFailed: it is none.
-    """
-    rest = b""
-    try:
-        for chunk in lines:
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                entry = json.loads(line)
-                if "path_base64" in entry:
-                    entry["path"] = os.fsdecode(b64decode(entry["path_base64"]))
-                yield entry
-    except (ValueError, KeyError, TypeError):
-        raise VerificationFailed("the index of the files cannot be read", reason="IndexDiffers") from None
+    def __init__(self, index: Iterator[bytes], paths: tuple[str, ...]) -> None:
+        self._lines = (each for each in entries(index) if chosen(each.path, paths))
+
+    def compare(self, entry: TarInfo, sha256: str | None) -> None:
+        """Compare what was written with the next line."""
+        listed = self._next()
+        if listed is None or (listed.path, listed.kind) != (entry.name, _kind(entry)):
+            raise VerificationFailed(f"{shown(entry.name)} is not what the index says", reason="IndexDiffers")
+        if listed.kind == "file" and (listed.size != entry.size or listed.sha256 not in (None, sha256)):
+            raise VerificationFailed(
+                f"{shown(entry.name)} is not what the index says: its size or its SHA-256 is another",
+                reason="IndexDiffers",
+            )
+
+    def end(self) -> None:
+        """Check that nothing is missing."""
+        if (missing := self._next()) is not None:
+            raise VerificationFailed(
+                f"{shown(missing.path)} of the index did not come back", reason="IndexDiffers"
+            )
+
+    def _next(self) -> Listed | None:
+        try:
+            return next(self._lines, None)
+        except IndexInvalid as error:
+            raise VerificationFailed(str(error), reason="IndexDiffers") from None
 
 
-def _check(entry: Mapping[str, Any], comes: Tree) -> None:
-    found = comes.status(entry["path"])
-    known = found is not None and _KINDS.get(entry["type"], stat.S_ISREG)(found.st_mode)
-    if not known or (found is not None and entry["type"] == "file" and found.st_size != entry["size"]):
-        raise VerificationFailed(f"{shown(entry['path'])} is not what the index says", reason="IndexDiffers")
+def _kind(entry: TarInfo) -> str:
+    if entry.isdir():
+        return "directory"
+    return "symlink" if entry.issym() else "hardlink" if entry.islnk() else "file"

@@ -11,22 +11,19 @@ import errno
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from avalanche_backup import platforms
-from avalanche_backup.errors import RestoreFailed
+from avalanche_backup.errors import RestoreFailed, RestoreRefused
+from avalanche_backup.sources.reaching import OWN, ROOT, Tree, remove_tree
 from avalanche_backup.sources.tree import MARKER, OURS, is_ours, shown
 
 FILE = "journal"
-_FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
-_ROOT = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC
-"""The root itself may be a link; what lies in it may be anybody's, and is not followed."""
-_OWN = 0o700
+_NOBODY = 65534
 _TOLD = "A restore into this folder did not end: entries were changing places. Restore again, or undo it.\n"
 
 
@@ -51,71 +48,6 @@ class Folder:
     """Absent where it only leads to what was chosen."""
 
 
-class Tree:
-    """Entries beneath an open folder, reached without following a link; the folder of the last one stays open."""
-
-    def __init__(self, path: Path, flags: int = _FOLDER) -> None:
-        self._root = os.open(path, flags)
-        self._last: tuple[str, int] = ("", os.dup(self._root))
-
-    def __enter__(self) -> Tree:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._last[1])
-        os.close(self._root)
-
-    def at(self, path: str, *, create: bool = False) -> tuple[int, str]:
-        """Give the open folder of a path, and its last name.
-
-        :raises OSError: there is no such folder.
-        """
-        parent, _, name = path.rpartition("/")
-        if parent != self._last[0]:
-            opened = self._open(parent, create=create)
-            os.close(self._last[1])
-            self._last = parent, opened
-        return self._last[1], name
-
-    def status(self, path: str) -> os.stat_result | None:
-        """Look at an entry; ``None`` where there is none."""
-        try:
-            folder, name = self.at(path)
-            return os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def names(self, path: str) -> list[str]:
-        """List a folder."""
-        folder = self._open(path, create=False)
-        try:
-            return sorted(os.listdir(folder), key=os.fsencode)  # noqa: PTH208 - of an open folder
-        finally:
-            os.close(folder)
-
-    def set(self, path: str, mode: int, moment: int | None = None) -> None:
-        """Give a folder a mode, and a time of change."""
-        folder, name = self.at(path)
-        os.chmod(name, mode, dir_fd=folder)
-        if moment is not None:
-            os.utime(name, ns=(moment, moment), dir_fd=folder, follow_symlinks=False)
-
-    def _open(self, path: str, *, create: bool) -> int:
-        folder = os.dup(self._root)
-        try:
-            for part in path.split("/") if path else ():
-                if create:
-                    with suppress(FileExistsError):
-                        os.mkdir(part, _OWN, dir_fd=folder)
-                inner = os.open(part, _FOLDER, dir_fd=folder)
-                os.close(folder)
-                folder = inner
-        except BaseException:
-            os.close(folder)
-            raise
-        return folder
-
-
 class Journal:
     """One work folder beneath a root."""
 
@@ -131,7 +63,7 @@ class Journal:
     def make(self) -> None:
         """Make the work folder, for what comes."""
         for each in (self.work, self.new, self._old, self._gone):
-            each.mkdir(_OWN)
+            each.mkdir(OWN)
 
     def plan(self, sets_mode: Callable[[str], bool]) -> None:
         """Compare what comes with what is there, and write every step down.
@@ -143,7 +75,7 @@ class Journal:
         part = self.work / f"{FILE}.part"
         with (
             part.open("w", encoding="ascii") as file,
-            Tree(self._root, _ROOT) as there,
+            Tree(self._root, ROOT) as there,
             Tree(self.new) as comes,
         ):
             device = self._root.stat().st_dev
@@ -168,7 +100,7 @@ class Journal:
 
     def forward(self) -> None:
         """Take every step."""
-        with Tree(self._root, _ROOT) as there, Tree(self.new) as comes, Tree(self._old) as aside:
+        with Tree(self._root, ROOT) as there, Tree(self.new) as comes, Tree(self._old) as aside:
             self._open_folders(there)
             for step in self._read():
                 if isinstance(step, Entry):
@@ -180,7 +112,7 @@ class Journal:
     def back(self) -> None:
         """Take back every step that was taken."""
         with (
-            Tree(self._root, _ROOT) as there,
+            Tree(self._root, ROOT) as there,
             Tree(self.new) as comes,
             Tree(self._old) as aside,
             Tree(self._gone) as gone,
@@ -193,13 +125,20 @@ class Journal:
                 if isinstance(step, Folder) and _is_folder(there.status(step.path)):
                     there.set(step.path, *step.before)
 
+    @property
+    def is_readable(self) -> bool:
+        """Say whether every step can be read."""
+        with suppress(OSError):
+            return all(True for _ in self._read())
+        return False
+
     def _open_folders(self, there: Tree) -> None:
         """Let folders be written to while entries move, from the top down; each gets its mode at the end."""
         for step in reversed([each for each in self._read() if isinstance(each, Folder)]):
             status = there.status(step.path)
-            if status is not None and stat.S_ISDIR(status.st_mode) and status.st_mode & _OWN != _OWN:
+            if status is not None and stat.S_ISDIR(status.st_mode) and status.st_mode & OWN != OWN:
                 with suppress(PermissionError):
-                    there.set(step.path, stat.S_IMODE(status.st_mode) | _OWN)
+                    there.set(step.path, stat.S_IMODE(status.st_mode) | OWN)
 
     def _read(self) -> Iterator[Entry | Folder]:
         with (self.work / FILE).open(encoding="ascii") as file:
@@ -227,32 +166,89 @@ def _step(line: str) -> Entry | Folder:
         raise OSError(errno.EBADMSG, "its journal cannot be read") from None
 
 
+@contextmanager
+def working_in(root: Path, target: str) -> Iterator[None]:
+    """Keep every other restore and undo out of a root, as long as this process lives; where its file system knows no locks, none.
+
+    :raises RestoreRefused: another one works there.
+    """
+    import fcntl  # noqa: PLC0415 - files are restored where there are descriptors of folders, which Windows has not
+
+    try:
+        descriptor = os.open(root, ROOT)
+    except OSError as error:
+        raise RestoreRefused(
+            f"{target} cannot be read: {error.strerror}", reason="TargetUnreadable"
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RestoreRefused(
+                f"another restore is working in {target}: wait until it has ended", reason="TargetBusy"
+            ) from None
+        except OSError:  # NFS locks no folders
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def settle(root: Path) -> None:
     """Put right what killed restores and undos left: every entry is led back, what nobody needs is removed.
 
+    What another user left, and we cannot read or did not write, stays; so does the mark, until all is restored anew.
+
     :raises OSError: something stands in the way; the root stays marked.
     """
+    left = _strangers(root)
     for word, work, switch in ours(root):
         if word == "restoring":
             journal = Journal(root, work)
+            if journal.begun and not (_is_own(work) or journal.is_readable):
+                left.append(work)
+                continue
             if journal.begun:
                 journal.back()
                 platforms.sync_file_system(root)
             remove_tree(work.rename(root / f".avalanche-removing-{switch}"))
         elif word == "removing":
             remove_tree(work)
-    if is_marked_by_a_switch(root):
+    if is_marked_by_a_switch(root) and not left:
         (root / MARKER).unlink()
 
 
 def ours(root: Path) -> list[tuple[str, Path, str]]:
-    """Give (word, path, switch) of the folders that restores made in a root, those that changed last first."""
-    found = [
+    """Give (word, path, switch) of the folders that restores of ours made in a root, those that changed last first."""
+    found = [each for each in _named_so(root) if _is_usable(each[1])]
+    return sorted(found, key=lambda one: -one[1].lstat().st_ctime_ns)
+
+
+def _strangers(root: Path) -> list[Path]:
+    """Give the folders in which others may have been changing entries when they were killed."""
+    return [path for word, path, _ in _named_so(root) if word == "restoring" and not _is_usable(path)]
+
+
+def _named_so(root: Path) -> list[tuple[str, Path, str]]:
+    return [
         (match[1], each, match[2])
         for each in root.iterdir()
         if (match := OURS.fullmatch(each.name)) and each.is_dir() and not each.is_symlink()
     ]
-    return sorted(found, key=lambda one: -one[1].stat().st_ctime_ns)
+
+
+def _is_own(path: Path) -> bool:
+    return path.lstat().st_uid == os.geteuid()
+
+
+def _is_usable(path: Path) -> bool:
+    """Say whether a folder is our own, or as good: some file systems (SMB, NFS) give all that is made there to one user.
+
+    Root may enter everybody's; of those only what NFS makes of root is its own.
+    """
+    if os.geteuid() == 0:
+        return path.lstat().st_uid in (0, _NOBODY)
+    return _is_own(path) or os.access(path, os.R_OK | os.W_OK | os.X_OK)
 
 
 def is_marked_by_a_switch(root: Path) -> bool:
@@ -263,23 +259,6 @@ def is_marked_by_a_switch(root: Path) -> bool:
         and not marker.is_symlink()
         and marker.read_text(encoding="utf-8", errors="replace") == _TOLD
     )
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all in it, also folders in it that their mode protects; nothing where there is none."""
-
-    def open_up(function: Callable[..., object], name: str, _: object) -> None:
-        inner = Path(name)
-        with suppress(OSError):
-            for each in (inner.parent, inner):
-                if each.is_relative_to(path) and each.is_dir() and not each.is_symlink():
-                    each.chmod(_OWN)
-            if inner.is_dir() and not inner.is_symlink():
-                shutil.rmtree(inner, ignore_errors=True)
-            else:
-                function(name)
-
-    shutil.rmtree(path, onerror=open_up)
 
 
 def _steps(
@@ -304,7 +283,7 @@ def _steps(
         mode = stat.S_IMODE(new.st_mode)
         if old is not None and stat.S_ISDIR(new.st_mode) and stat.S_ISDIR(old.st_mode):
             _refuse_other_system(here, old, device)
-            comes.set(here, mode | _OWN)  # what is in it moves out
+            comes.set(here, mode | OWN)  # what is in it moves out
             after = (mode, new.st_mtime_ns) if sets_mode(here) else None
             both = Folder(here, (stat.S_IMODE(old.st_mode), old.st_mtime_ns), after)
             stack.append((here, iter(comes.names(here)), both))
@@ -314,7 +293,7 @@ def _steps(
                 reason="FolderInTheWay",
             )
         else:
-            protected = stat.S_ISDIR(new.st_mode) and mode & _OWN != _OWN
+            protected = stat.S_ISDIR(new.st_mode) and mode & OWN != OWN
             yield Entry(here, old is not None, mode if protected else None)
 
 
@@ -334,7 +313,7 @@ def _put(step: Entry, there: Tree, comes: Tree, aside: Tree) -> None:
     """Let an entry take its place; a reader of a file sees the old one or the new one."""
     source, name = comes.at(step.path)
     if step.mode is not None:
-        os.chmod(name, step.mode | _OWN, dir_fd=source)
+        os.chmod(name, step.mode | OWN, dir_fd=source)
     target, _ = there.at(step.path)
     if step.was:
         folder_comes = stat.S_ISDIR(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode)
@@ -385,7 +364,7 @@ def _discard(path: str, there: Tree, gone: Tree) -> None:
         return
     source, name = there.at(path)
     if stat.S_ISDIR(status.st_mode):
-        os.chmod(name, stat.S_IMODE(status.st_mode) | _OWN, dir_fd=source)
+        os.chmod(name, stat.S_IMODE(status.st_mode) | OWN, dir_fd=source)
     token = secrets.token_hex(8)
     target, _ = gone.at(token)
     os.rename(name, token, src_dir_fd=source, dst_dir_fd=target)

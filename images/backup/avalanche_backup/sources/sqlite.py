@@ -11,7 +11,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -168,12 +168,14 @@ class SqliteDatabase:
         """Write over the content in one transaction; a journal mode that others rely on stays."""
         with closing(sqlite3.connect(copy)) as source, closing(self.open()) as live:
             try:
-                mode = str(live.execute("PRAGMA journal_mode").fetchone()[0])
-                self._take_page_size(source, live, mode)
-                source.backup(live, progress=_patience(self.target))
-                live.execute(
-                    f"PRAGMA journal_mode = {mode}" if mode in ("wal", "delete") else "PRAGMA journal_mode"
-                )
+                with journal_mode(live) as mode:
+                    self._take_page_size(source, live, mode)
+                    source.backup(live, progress=_patience(self.target))
+                    live.execute(
+                        f"PRAGMA journal_mode = {mode}"
+                        if mode in ("wal", "delete")
+                        else "PRAGMA journal_mode"
+                    )
             except (sqlite3.Error, SourceUnavailable) as error:
                 raise self.busy(str(error)) from None
 
@@ -306,6 +308,19 @@ def check_copy(database: sqlite3.Connection, what: str) -> tuple[dict[str, int],
         raise SourceInvalid(f"{what} is corrupt: {'; '.join(rows)[:300]}", reason="SourceCorrupt")
     counted = {name: _count(database, name) for name in _tables(database)}
     return {name: count for name, count in counted.items() if count is not None}, warnings
+
+
+@contextmanager
+def journal_mode(live: sqlite3.Connection) -> Iterator[str]:
+    """Give a database's journal mode; where it left WAL and something then fails, it is in WAL again."""
+    mode = str(live.execute("PRAGMA journal_mode").fetchone()[0])
+    try:
+        yield mode
+    except BaseException:
+        if mode == "wal":
+            with suppress(sqlite3.Error):
+                live.execute("PRAGMA journal_mode = WAL")
+        raise
 
 
 def _used_bytes(database: sqlite3.Connection) -> int:

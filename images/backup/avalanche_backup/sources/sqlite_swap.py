@@ -20,7 +20,14 @@ from typing import Any
 from avalanche_backup.errors import RestoreFailed
 from avalanche_backup.platforms import give_to, sync_folder
 from avalanche_backup.sources.base import Incoming, Kept, Proof
-from avalanche_backup.sources.sqlite import SIDE_FILES, Explained, SqliteDatabase, check_copy, write_file
+from avalanche_backup.sources.sqlite import (
+    SIDE_FILES,
+    Explained,
+    SqliteDatabase,
+    check_copy,
+    journal_mode,
+    write_file,
+)
 from avalanche_contract.source import SqliteSource
 
 LOCK_SECONDS = 30
@@ -81,10 +88,10 @@ class SqliteSwap:
         try:
             tables = self._make(incoming)
             self._switch(self._new, self._aside if keep else None)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise RestoreFailed(
-                f"no file can be put beside {self.target}: {error.strerror}. It is as it was",
-                reason="RestoreRolledBack",
+                f"no file can be put beside {self.target}: {why}. It is as it was", reason="RestoreRolledBack"
             ) from None
         finally:
             _remove(self._new)
@@ -96,15 +103,22 @@ class SqliteSwap:
         del kept
         return self._cannot_write()
 
+    def standing(self) -> str:
+        """Say what an undo would take away: which file it is, and its tables."""
+        status = self._place.stat() if self._place.exists() else None
+        names = self._database.inspect_target({}).facts
+        return f"{status.st_dev}:{status.st_ino} {names}" if status is not None else "no file"
+
     def undo(self, kept: Kept) -> str:
         """Give the name back to the file that was kept."""
         self._settle()
         aside = self._place.with_name(kept.name)
         try:
             self._switch(aside, None)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise RestoreFailed(
-                f"{kept.name} cannot take the name of {self.target}: {error.strerror}. It is as it was",
+                f"{kept.name} cannot take the name of {self.target}: {why}. It is as it was",
                 reason="RestoreRolledBack",
             ) from None
         return f"{self.target} is the file that it was before the restore"
@@ -151,6 +165,9 @@ class SqliteSwap:
                 self._clear_logs()
             new.replace(self._place)
             sync_folder(self._place.parent)
+        if aside is not None and mode == "wal":
+            with suppress(sqlite3.Error):  # of the one that is kept: it may be opened where it lies
+                _set_mode(aside, mode)
 
     @contextmanager
     def _closed(self) -> Iterator[str | None]:
@@ -161,9 +178,8 @@ class SqliteSwap:
         if not self._database.is_healthy():
             yield None
             return
-        with closing(self._database.open()) as live:
+        with closing(self._database.open()) as live, journal_mode(live) as mode:
             try:
-                mode = str(live.execute("PRAGMA journal_mode").fetchone()[0])
                 if mode == "wal" and live.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete":
                     raise sqlite3.OperationalError("another process has it open")
                 live.execute("BEGIN EXCLUSIVE")

@@ -10,7 +10,7 @@ from pathlib import Path
 from avalanche_backup.errors import DrillFailed
 from avalanche_backup.metadata import ArtifactMetadata
 from avalanche_backup.sources import index, sqlite_question
-from avalanche_backup.sources.journal import remove_tree
+from avalanche_backup.sources.reaching import remove_tree
 from avalanche_backup.verbs.artifacts import Reader, open_artifact
 from avalanche_contract.source import FilesSource, PostgresqlSource, Source, SqliteSource
 

@@ -26,6 +26,8 @@ class Undone:
     source: Source
     swap: Swap
     kept: Kept
+    standing: str
+    """What is there now, and goes."""
 
     @property
     def target(self) -> str:
@@ -83,7 +85,7 @@ def make_plan(request: UndoRequest, undone: tuple[Undone, ...]) -> Plan:
     """Bring together what a person approves. An undo always waits for it: what was written since the restore goes."""
     document = {
         "undo": [request.cluster_uid, request.request_uid, request.plan_number, request.restore_uid],
-        "targets": [[each.target, each.kept.name, each.kept.switch] for each in undone],
+        "targets": [[each.target, each.kept.name, each.kept.switch, each.standing] for each in undone],
     }
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     return Plan(
@@ -108,7 +110,7 @@ def _open(request: UndoRequest, source: Source, number: int, context: Context) -
             f"{swap.target}: several restores kept something ({', '.join(each.name for each in kept)}): say which one is undone",
             reason="SeveralKept",
         )
-    return Undone(source, swap, kept[0]) if kept else None
+    return Undone(source, swap, kept[0], swap.standing()) if kept else None
 
 
 def _describe(undone: Undone) -> TargetPlan:

@@ -25,7 +25,7 @@ FRESH_LIMIT = 0
 
 PROPERTIES = r"""SELECT json_build_object('oid', d.oid::bigint, 'owner', pg_get_userbyid(datdba), 'size', pg_database_size(d.oid),
  'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype,
- 'provider', coalesce(j ->> 'datlocprovider', 'c'), 'locale', coalesce(j ->> 'datlocale', j ->> 'daticulocale'),
+ 'provider', coalesce(j ->> 'datlocprovider', 'c'), 'knows_providers', (j ->> 'datlocprovider') IS NOT NULL, 'locale', coalesce(j ->> 'datlocale', j ->> 'daticulocale'),
  'icu_rules', j ->> 'daticurules', 'connection_limit', datconnlimit, 'is_template', datistemplate,
  'tablespace', (SELECT spcname FROM pg_tablespace AS t WHERE t.oid = dattablespace),
  'into_tablespace', has_tablespace_privilege(dattablespace, 'CREATE'),
@@ -105,6 +105,8 @@ def creation(name: str, properties: Mapping[str, Any]) -> str:
         words += [f"ICU_RULES {literal(properties['icu_rules'])}"] if properties["icu_rules"] else []
     elif provider == "b":
         words += ["LOCALE_PROVIDER builtin", f"BUILTIN_LOCALE {literal(locale)}"]
+    elif properties["knows_providers"]:  # unsaid, it is that of template0, which may be another one
+        words.append("LOCALE_PROVIDER libc")
     if properties["tablespace"] != "pg_default":
         words.append(f"TABLESPACE {identifier(properties['tablespace'])}")
     return (

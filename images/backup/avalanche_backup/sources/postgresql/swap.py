@@ -26,6 +26,7 @@ from avalanche_backup.sources.postgresql.connection import (
     explain,
     query,
 )
+from avalanche_backup.sources.postgresql.questions import contents
 from avalanche_backup.sources.postgresql.scope import Scope, identifier
 from avalanche_backup.sources.postgresql.source import PostgresqlDatabase
 from avalanche_contract.source import PostgresqlSource
@@ -34,6 +35,8 @@ MAINTENANCE = ("postgres", "template1")
 """Databases to connect to while the target is renamed: those that every server has, the first that lets us in."""
 SWITCH_TRIES, POLL_SECONDS = 3, 0.2
 _NAMED_MAX = 5
+_ABOUT_A_TARGET = ("OutcomeUnknown", "RestoredUnchecked", "RestoreIncomplete")
+"""What a restore into the new database says of that one, and not of the target."""
 
 
 class PostgresqlSwap:
@@ -81,24 +84,13 @@ class PostgresqlSwap:
         del index
         self._settle()
         try:
-            self._make()
-            tables = self._fill(incoming)
-            self._run(beside.carried(self._new, self._properties))
-            new = self._oid_of(self._new)
+            tables, new = self._made(incoming)
             leaving = (
                 beside.comment_of_kept(self._name, self._switch_id, self._properties["comment"])
                 if keep
                 else beside.comment_of_beside(self._name)
             )
             self._switch(self._new, self._aside, (self._properties["comment"], leaving), new)
-        except Failure as failure:
-            with suppress(Failure):
-                self._drop(self._new)
-            if failure.reason == "OutcomeUnknown":
-                raise
-            raise RestoreFailed(
-                f"{failure.message}. That was beside {self.target}, which is as it was", reason=failure.reason
-            ) from None
         except BaseException:
             with suppress(Failure):
                 self._drop(self._new)
@@ -106,10 +98,31 @@ class PostgresqlSwap:
         told = f"; what was there is kept as {self._aside}" if keep else self._dropped(self._aside)
         return f"{tables} tables are back in {self.target}, which a new database took the name of{told}"
 
+    def _made(self, incoming: Incoming) -> tuple[int, int | None]:
+        """Make the new database, whole; give its number of tables, and its number.
+
+        :raises RestoreFailed: whatever it was that failed, the target is as it was.
+        """
+        try:
+            self._make()
+            tables = self._fill(incoming)
+            self._run(beside.carried(self._new, self._properties))
+            return tables, self._oid_of(self._new)
+        except Failure as failure:
+            reason = "RestoreRolledBack" if failure.reason in _ABOUT_A_TARGET else failure.reason
+            raise RestoreFailed(
+                f"{failure.message}. That was beside {self.target}, which is as it was", reason=reason
+            ) from None
+
     def undo_obstacle(self, kept: Kept) -> str:
-        """Say why the kept database cannot take its name again."""
+        """Say why the kept database cannot take its name again: that makes nothing, and brings no extension along."""
         del kept
-        return self._hanging() or self._forbidden() or self._passes_a_pooler()
+        return self._undroppable() or self._unnamed() or self._passes_a_pooler()
+
+    def standing(self) -> str:
+        """Say what an undo would take away: which database it is, and what is in it."""
+        found = query(self._psql, self._environment, contents(Scope()))
+        return f"database {self._properties['oid']}: {found['names']}, {found['large_objects']} large objects"
 
     def undo(self, kept: Kept) -> str:
         """Give the name back, and drop what was restored."""
@@ -122,20 +135,31 @@ class PostgresqlSwap:
         self._switch(kept.name, going, comments, found["oid"])
         return f"{self.target} is what it was before the restore{self._dropped(going)}"
 
-    def _hanging(self) -> str:
-        """Say what hangs on the very database, and would not go along."""
+    def _undroppable(self) -> str:
+        """Say what hangs on the very database, and keeps it from giving its name away and going."""
         found = self._properties
-        hanging = {
-            "replication slots": found["slots"], "subscriptions": found["subscriptions"],
-            "tables of extensions whose rows no dump holds": found["extension_rows"],
-        }  # fmt: skip
-        for what, names in hanging.items():
+        for what, names in {
+            "replication slots": found["slots"],
+            "subscriptions": found["subscriptions"],
+        }.items():
             if names:
                 return f"the database has {what}, which would not go along: {', '.join(names[:_NAMED_MAX])}"
         if found["prepared"]:
             return f"the database has {found['prepared']} prepared transactions: commit or roll them back"
-        if found["labels"] or found["is_template"]:
-            return f"the database {'has a security label' if found['labels'] else 'is a template'}, which would not go along"
+        return "the database is a template, which would not go along" if found["is_template"] else ""
+
+    def _hanging(self) -> str:
+        """Say what hangs on the very database, and would not go along."""
+        found = self._properties
+        if problem := self._undroppable():
+            return problem
+        if names := found["extension_rows"]:
+            return (
+                "the database has tables of extensions whose rows no dump holds, which would not go along: "
+                f"{', '.join(names[:_NAMED_MAX])}"
+            )
+        if found["labels"]:
+            return "the database has a security label, which would not go along"
         for each in found["extensions"]:
             name = f"extension {each['name']} {each['version']}"
             if not each["known"]:
@@ -147,14 +171,23 @@ class PostgresqlSwap:
     def _forbidden(self) -> str:
         """Say what the role may not."""
         found, role = self._properties, self._properties["role"]
-        if not found["createdb"]:
-            return f"role {role} may not create databases: ALTER ROLE … CREATEDB"
-        if not (found["superuser"] or (found["owns"] and found["gives"])):
-            return f"role {role} is not the owner of the database, nor a member of {found['owner']}"
+        if problem := self._unnamed():
+            return problem
+        if not (found["superuser"] or found["gives"]):
+            return f"role {role} may not make {found['owner']} the owner of a database"
         if found["tablespace"] != "pg_default" and not found["into_tablespace"]:
             return (
                 f"role {role} may not create in tablespace {found['tablespace']}: GRANT CREATE ON TABLESPACE"
             )
+        return ""
+
+    def _unnamed(self) -> str:
+        """Say what the role may not do of giving a database another name: PostgreSQL asks for CREATEDB of its owner."""
+        found, role = self._properties, self._properties["role"]
+        if not found["createdb"]:
+            return f"role {role} may not create databases, nor give one another name: ALTER ROLE … CREATEDB"
+        if not (found["superuser"] or found["owns"]):
+            return f"role {role} is not the owner of the database, nor a member of {found['owner']}"
         if found["unending"]:
             return f"role {role} may not end the sessions of {', '.join(found['unending'][:_NAMED_MAX])}: GRANT pg_signal_backend"
         if self._maintenance is None:

@@ -38,6 +38,8 @@ from avalanche_backup.sources.postgresql.server import (
 from avalanche_contract.source import PostgresqlSource
 
 DATABASE = "restored"
+KNOWS_PROVIDERS = 15
+"""From this major on, a database says whose locale it has."""
 _SCHEMAS = f"SELECT coalesce(json_agg(nspname ORDER BY nspname), '[]') FROM pg_namespace WHERE {USER_SCHEMA}"  # noqa: S608
 
 _ANSWER = (
@@ -126,7 +128,7 @@ def _prepared(
     admin = _environment(place, place.superuser, "postgres")
     more = "SUPERUSER" if superuser else "NOSUPERUSER"
     _execute(admin, [f"CREATE ROLE {role} LOGIN {more}", *_roles(recreate, role, more)])
-    note = _create_database(admin, recreate, role)
+    note = _create_database(admin, recreate, role, programs.major)
     inside = _environment(place, place.superuser, DATABASE)
     if not superuser:
         _execute(inside, _extensions(inside, recreate))
@@ -170,19 +172,19 @@ def _grants(recreate: Mapping[str, Any], role: str, schemas: Iterable[str]) -> I
         yield from (f"GRANT CREATE, USAGE ON SCHEMA {identifier(each)} TO {owner}" for each in schemas)
 
 
-def _create_database(admin: dict[str, str], recreate: Mapping[str, Any], role: str) -> str:
+def _create_database(admin: dict[str, str], recreate: Mapping[str, Any], role: str, major: int) -> str:
     """Make the database with encoding and locale of the original; a locale that is not here becomes C, and is noted."""
     encoding, owner = str(recreate.get("encoding") or "UTF8"), str(recreate.get("owner") or role)
     base = f"CREATE DATABASE {DATABASE} OWNER {identifier(owner)} TEMPLATE template0 ENCODING {literal(encoding)}"
     try:
-        _execute(admin, [f"{base} {_locale(recreate)}"])
+        _execute(admin, [f"{base} {_locale(recreate, major)}"])
     except DrillFailed:
         _execute(admin, [f"{base} LC_COLLATE 'C' LC_CTYPE 'C'"])
         return f"the locale {recreate.get('locale') or recreate.get('collate')} is not here: C was taken"
     return ""
 
 
-def _locale(recreate: Mapping[str, Any]) -> str:
+def _locale(recreate: Mapping[str, Any], major: int) -> str:
     collate, ctype = recreate.get("collate") or "C", recreate.get("ctype") or "C"
     words = f"LC_COLLATE {literal(str(collate))} LC_CTYPE {literal(str(ctype))}"
     provider, locale = recreate.get("locale_provider"), recreate.get("locale")
@@ -190,7 +192,7 @@ def _locale(recreate: Mapping[str, Any]) -> str:
         return f"{words} LOCALE_PROVIDER icu ICU_LOCALE {literal(str(locale))}"
     if provider == "builtin" and locale:
         return f"{words} LOCALE_PROVIDER builtin BUILTIN_LOCALE {literal(str(locale))}"
-    return words
+    return f"{words} LOCALE_PROVIDER libc" if major >= KNOWS_PROVIDERS else words
 
 
 def _extensions(admin: dict[str, str], recreate: Mapping[str, Any]) -> list[str]:
