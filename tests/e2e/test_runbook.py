@@ -249,11 +249,13 @@ def _retention_goes_on(town: Town, newest: str, older: str) -> None:
     """Each policy's last is kept, the lost one's and the new one's; what is older goes, and what a person asked for stays."""
     after = town.kubectl.get("backups.avalanche.io", "after-the-loss")["status"]["backupID"]
     assert town.runs() == {newest: "Discovered", after: "Manual"} and newest > older
-    made = [
-        str(town.scene.run_by_schedule(POLICY, name)["status"]["backupID"])
-        for name in ("third-night", "fourth-night")
-    ]
-    town.scene.clean_up(POLICY, "another-cleanup")
+    made = []
+    for name in ("third-night", "fourth-night"):
+        status = town.scene.run_by_schedule(POLICY, name)["status"]
+        assert status["phase"] == "Succeeded", status
+        made.append(str(status["backupID"]))
+    last = town.scene.clean_up(POLICY, "another-cleanup")["status"]["lastCleanup"]
+    assert last["removed"] == 1, last
     assert set(town.runs()) == {newest, after, max(made)}
     stored = town.drawer.seaweed.client().list_objects_v2(Bucket=BUCKET, Prefix=f"{NAMESPACE}/{POLICY}/full/")
     metadata = {
