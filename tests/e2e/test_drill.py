@@ -127,6 +127,14 @@ def test_the_server_of_a_drill_runs_in_a_restricted_pod_without_a_source_and_a_k
     )
 
 
+def test_what_outgrows_its_folder_is_evicted_and_says_so(stage: Scene) -> None:
+    sleepy = {"sql": "SELECT pg_sleep(3000)", "expect": ""}
+    scratch = {"sizeLimit": "20Mi"}  # the database has room, and a server beside it has none
+    _ready(stage, {"suspend": True, "queries": [sleepy], "querySeconds": 3600, "scratch": scratch})
+    last = _drill(stage, "large")["status"]["lastDrill"]
+    assert last["result"] == "Lost" and "exceeds the limit" in last["message"], last
+
+
 def _asking(stage: Scene, job: str) -> Object:
     """Wait until the server of a drill is asked something, and give the pod."""
     for _ in ticks(120):
