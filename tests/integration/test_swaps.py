@@ -162,6 +162,19 @@ def test_an_approval_of_a_swap_is_none_of_a_restore_in_place(
         assert refused.value.reason == "PlanChanged"
 
 
+def test_the_plan_of_an_undo_shows_what_goes_and_who_uses_it(
+    runner: Runner, postgres: Postgres, database: PostgresqlSource
+) -> None:
+    made = runner.backup(database)
+    runner.restore(made, database, strategy="Swap", keep_previous=True)
+    with Session(postgres, database.database) as session:
+        session.run("SELECT 1")
+        runner.undo(database)
+    [target] = runner.reported.plans[-1].targets
+    assert "what the restore brought: " in target.found and " tables, views and sequences" in target.found
+    assert target.used_by == ("1 sessions of avalanche",)
+
+
 def test_an_approval_of_an_undo_counts_for_one_request_alone(
     runner: Runner, database: PostgresqlSource
 ) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused
 from avalanche_backup.locks import KeptLocks
-from avalanche_backup.sources.base import Kept, Swap
-from avalanche_backup.sources.opening import open_swap
+from avalanche_backup.sources.base import Kept, Swap, TargetState
+from avalanche_backup.sources.opening import open_source, open_swap
 from avalanche_backup.verbs.context import Context
 from avalanche_backup.verbs.restore import PlanChanged, lock_places
 from avalanche_contract.names import switch_id
@@ -28,6 +29,8 @@ class Undone:
     kept: Kept
     standing: str
     """What is there now, and goes."""
+    state: TargetState
+    """The same for a person, and who uses it."""
 
     @property
     def target(self) -> str:
@@ -110,18 +113,26 @@ def _open(request: UndoRequest, source: Source, number: int, context: Context) -
             f"{swap.target}: several restores kept something ({', '.join(each.name for each in kept)}): say which one is undone",
             reason="SeveralKept",
         )
-    return Undone(source, swap, kept[0], swap.standing()) if kept else None
+    return Undone(source, swap, kept[0], swap.standing(), _state(source, scratch)) if kept else None
+
+
+def _state(source: Source, scratch: Path) -> TargetState:
+    """Look at the target as the plan of a restore does; what would stand in the way of a restore is nothing to an undo."""
+    with suppress(Failure):
+        return open_source(source, scratch).inspect_target({})
+    return TargetState("HoldsData", "not known")
 
 
 def _describe(undone: Undone) -> TargetPlan:
+    killed = undone.kept.unfinished
+    brought = "a restore that was killed while it switched" if killed else "what the restore brought"
     return TargetPlan(
         artifact=undone.source.name,
         kind=undone.source.kind,
         target=undone.target,
         state="HoldsData",
-        found="what the restore brought"
-        if not undone.kept.unfinished
-        else "a restore that was killed while it switched",
+        found=f"{brought}: {undone.state.found}",
+        used_by=undone.state.used_by[:10],
         size_bytes=0,
         source_bytes=0,
         strategy="Swap",
