@@ -280,6 +280,8 @@ class CleanupRequest(_Request):
     """More than that share is not removed at once; 100 is no limit."""
     orphan_seconds: int = Field(default=86400, ge=86400)
     """Objects that nothing names are removed when they are older: longer than any run takes."""
+    signing_key: Credential | None = None
+    """A private ed25519 key in PEM, which signs tombstones; absent: they are not signed."""
     dry_run: bool = False
 
 
@@ -307,6 +309,8 @@ class DeleteRequest(_Request):
     others: Annotated[tuple[Place, ...], Field(max_length=COPIES_MAX - 1)] = ()
     """Where further copies may lie: all of them go."""
     writer: Writer = Writer()
+    signing_key: Credential | None = None
+    """As of a cleanup."""
 
 
 class CatalogRequest(_Request):

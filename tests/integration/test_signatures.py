@@ -15,14 +15,21 @@ from typing import Any
 
 import pytest
 
-from avalanche_backup import catalog
+from avalanche_backup import catalog, removal
 from avalanche_backup.catalog import Damaged
-from avalanche_backup.errors import BackupMissing, CredentialsMissing, UsageInvalid, VerificationFailed
+from avalanche_backup.errors import (
+    BackupMissing,
+    CredentialsMissing,
+    StorageUnavailable,
+    UsageInvalid,
+    VerificationFailed,
+)
 from avalanche_backup.metadata import MetadataInvalid
-from avalanche_backup.pipeline.signing import check_signature
+from avalanche_backup.pipeline.signing import check_signature, parse_signer
+from avalanche_backup.verbs.choosing import newest
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.base import Credential
-from avalanche_contract.request import CleanupRequest, Retention, Run
+from avalanche_contract.request import CleanupRequest, Newest, Retention, Rotation, Run, VerifyRequest
 from avalanche_contract.result import Result
 from avalanche_contract.source import SqliteSource
 from avalanche_contract.storage import DirectoryStorage
@@ -198,6 +205,83 @@ def test_what_lies_in_a_storage_is_listed_with_what_nobody_who_is_trusted_signed
     runner.reported.entries.clear()
     runner.run_catalog(**lost)
     assert runner.reported.entries == [], "a lost run is not found in what anybody could have written"
+
+
+def _tombstone(runner: Runner, made: Result) -> Path:
+    return _document(runner, made).with_name(f"{made.backup_id}_tombstone.json")
+
+
+def _cleaned(runner: Runner, key: Key | None, days: int = 9) -> Result:
+    request = CleanupRequest(
+        nonce=NONCE, place=runner.place, writer=WRITER, retention=Retention(keep_daily=days), max_delete_percent=100,
+        signing_key=key.credential if key else None,
+    )  # fmt: skip
+    return run(request, runner.context())
+
+
+def _rotated(runner: Runner) -> Result:
+    request = VerifyRequest(nonce=NONCE, backup=Rotation(place=runner.place, writer=WRITER))
+    return run(request, runner.context())
+
+
+FORGED: dict[str, Change] = {
+    "unsigned": lambda found: found.pop("signature"),
+    "of another backup": lambda found: found.update(backup_id="database_20300101_000000"),
+    "of another folder": lambda found: found.update(prefix="edna/another/"),
+    "of another time": lambda found: found.update(time="2031-01-01T00:00:00Z"),
+    "signed as metadata": lambda found: found.update(signature=found["metadata"]),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_a_tombstone_that_nobody_who_is_trusted_signed_hides_nothing_and_is_told_of(
+    forgery: str, runner: Runner, source: SqliteSource, keys: tuple[Key, Key]
+) -> None:
+    made = _made(runner, source, 2, keys[0])
+    signer = parse_signer(keys[0].private.read_text(), "the key")
+    genuine = signer.sign_tombstone({"backup_id": made.backup_id, "prefix": PREFIX, "time": "2026-03-29T02:00:00Z",
+                                     "reasons": [], "files": []})  # fmt: skip
+    genuine["metadata"] = json.loads(_document(runner, made).read_bytes())["signature"]
+    FORGED[forgery](genuine)
+    _tombstone(runner, made).write_text(json.dumps(genuine))
+    found = _rotated(runner)
+    assert found.reason == "TombstonesNotTrusted" and f"not believed: {made.backup_id}" in found.message
+    assert [each.backup_id for each in runner.reported.verified] == [made.backup_id], "it has its turn"
+    assert newest(Newest(places=(runner.place,), writer=WRITER), NOW)[1].metadata.backup_id == made.backup_id
+    cleaned = _cleaned(runner, keys[0])
+    assert "not believed" in cleaned.message and _document(runner, made).exists()
+    assert not _tombstone(runner, made).exists(), "it is taken away"
+    assert _rotated(runner).reason == "Verified"
+
+
+def test_a_backup_whose_metadata_was_taken_away_is_not_there_because_somebody_laid_a_tombstone(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key]
+) -> None:
+    made = _made(runner, source, 2, keys[0])
+    _document(runner, made).unlink()
+    _tombstone(runner, made).write_text(
+        json.dumps({"backup_id": made.backup_id, "time": "2026-03-29T02:00:00Z"})
+    )
+    _rotated(runner)
+    assert [each.backup_ids for each in runner.reported.pages] == [()]
+
+
+def test_a_removal_is_signed_and_resumed_where_only_signed_ones_are_trusted(
+    runner: Runner, source: SqliteSource, keys: tuple[Key, Key], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (_made(runner, source, days, keys[0]) for days in (5, 2))
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            removal, "_remove_rest", lambda *_: (_ for _ in ()).throw(StorageUnavailable("killed"))
+        )
+        with pytest.raises(StorageUnavailable):
+            _cleaned(runner, keys[0], days=1)
+    assert _tombstone(runner, old).exists() and not _document(runner, old).exists()
+    runner.reported.decisions.clear()
+    _cleaned(runner, keys[0], days=1)
+    assert [each.backup_id for each in runner.reported.decisions if each.removed] == [old.backup_id]
+    left = {each.name for each in _document(runner, new).parent.iterdir()}
+    assert left and all(name.startswith(str(new.backup_id)) for name in left)
 
 
 def test_keys_are_rotated_by_trusting_both(

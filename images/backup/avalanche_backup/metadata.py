@@ -141,10 +141,11 @@ def write_metadata(metadata: BackupMetadata) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def signed_bytes(document: dict[str, Any]) -> bytes:
+def signed_bytes(document: dict[str, Any], kind: Literal["metadata", "tombstone"] = "metadata") -> bytes:
     """Give what a signature signs: all but itself, keys sorted, without spaces; what it is for comes first."""
     rest = {name: value for name, value in document.items() if name != "signature"}
-    return b"avalanche-backup metadata\n" + json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
+    written = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return f"avalanche-backup {kind}\n{written}".encode()
 
 
 def read_metadata(data: bytes) -> BackupMetadata:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,12 +20,15 @@ from avalanche_backup import layout
 from avalanche_backup.catalog import Damaged, Found, read_json, read_one
 from avalanche_backup.errors import RemovalRefused, StorageInvalid
 from avalanche_backup.holds import is_kept, is_young
+from avalanche_backup.metadata import MetadataInvalid
+from avalanche_backup.pipeline.signing import Signer, check_signature
 from avalanche_backup.storage.base import ObjectInfo, Store
 from avalanche_contract.base import format_time
 from avalanche_contract.names import backup_id as make_id
 from avalanche_contract.names import parse_backup_id
 
 CLOCK_TOLERANCE = timedelta(minutes=15)
+NAMED_MAX = 20
 MOVED_ON = 5
 """By how many seconds an ID is looked for beyond the one in an object's name."""
 
@@ -40,6 +43,8 @@ class Shelf:
     damaged: tuple[Damaged, ...]
     tombstones: tuple[str, ...]
     """IDs of backups whose removal is under way."""
+    distrusted: tuple[str, ...] = ()
+    """IDs of backups of which a tombstone says so that nobody who is trusted signed: it hides nothing."""
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -108,13 +113,41 @@ def survey(store: Store, prefix: str) -> Shelf:
     objects = list({each.key: each for each in listed}.values())  # a list may name an object twice
     found = _read_all(store, [each.key for each in objects if layout.split_metadata_key(each.key)])
     split = [pair for each in objects if (pair := layout.split_object_key(each.key))]
+    told = sorted({backup_id for backup_id, rest in split if layout.is_tombstone(rest)})
+    believed = [each for each in told if not store.trusted_keys or is_being_removed(store, prefix, each)]
     return Shelf(
         prefix=prefix,
         objects=tuple(objects),
         backups=tuple(each for each in found if isinstance(each, Found)),
         damaged=tuple(each for each in found if isinstance(each, Damaged)),
-        tombstones=tuple(sorted({backup_id for backup_id, rest in split if layout.is_tombstone(rest)})),
+        tombstones=tuple(believed),
+        distrusted=tuple(each for each in told if each not in believed),
     )
+
+
+def is_being_removed(store: Store, prefix: str, backup_id: str) -> bool:
+    """Say whether a tombstone lies beside a backup; where only signed ones are trusted, one that is signed for this place."""
+    key = layout.tombstone_key(prefix, backup_id)
+    if not store.trusted_keys or store.head(key) is None:
+        return store.head(key) is not None
+    document = read_json(store, key) or {}
+    named = (document.get("backup_id"), document.get("prefix")) == (backup_id, prefix)
+    return named and _is_signed(document, store.trusted_keys)
+
+
+def told_of(distrusted: Sequence[str]) -> list[str]:
+    """Say that somebody laid tombstones who is not trusted."""
+    named = ", ".join(distrusted[:NAMED_MAX])
+    told = f"a tombstone that nobody who is trusted signed says that they are being removed, and is not believed: {named}"
+    return [told] if distrusted else []
+
+
+def _is_signed(document: dict[str, Any], trusted: Sequence[str]) -> bool:
+    try:
+        check_signature(json.dumps(document).encode(), trusted, "tombstone")
+    except MetadataInvalid:
+        return False
+    return True
 
 
 def _read_all(store: Store, keys: Iterable[str]) -> list[Found | Damaged | None]:
@@ -136,9 +169,19 @@ def _read_all(store: Store, keys: Iterable[str]) -> list[Found | Damaged | None]
 
 
 def remove(
-    store: Store, shelf: Shelf, backup_id: str, *, keys: Iterable[str], reasons: Iterable[str], now: datetime
+    store: Store,
+    shelf: Shelf,
+    backup_id: str,
+    *,
+    keys: Iterable[str],
+    reasons: Iterable[str],
+    now: datetime,
+    signer: Signer | None = None,
 ) -> bool:
     """Remove one backup and its data; ``False`` where a hold has come meanwhile, and it stays.
+
+    Without a ``signer`` a removal that is broken off is not resumed where signed tombstones alone are trusted: what it left is
+    named by no metadata, and goes as such.
 
     :raises RemovalRefused: our clock is ahead of the storage's, which decided on this.
     :raises StorageInvalid: ``DeleteRefused`` where the storage does not let it be deleted.
@@ -147,7 +190,9 @@ def remove(
     files = [each.rpartition("/")[2] for each in own]
     tombstone = {
         "backup_id": backup_id, "time": format_time(now), "reasons": list(reasons), "files": files,
+        "prefix": shelf.prefix,
     }  # fmt: skip
+    tombstone = signer.sign_tombstone(tombstone) if signer is not None else tombstone
     try:
         store.put(key, (json.dumps(tombstone, indent=2) + "\n").encode(), overwrite=True)
         _refuse_a_fast_clock(store, key, now)

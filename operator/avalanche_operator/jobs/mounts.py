@@ -185,7 +185,7 @@ def encryption_part(spec: PolicyEncryption | None) -> tuple[Encryption | None, M
 
 
 def signing_part(spec: PolicySigning | None) -> tuple[Credential | None, Mounts]:
-    """Give what signs a backup, and its mounts: for what makes backups, never for what reads or removes them."""
+    """Give what signs a backup, and its mounts: for what makes backups, or their tombstones; never for what reads."""
     return _key(spec.key_secret_ref if spec else None)
 
 

@@ -115,7 +115,8 @@ async def _where(
         return Where(tuple(storages), placement)
     user = applied.placement
     beside = Placement(placement.nodes, user.run_as_user, user.run_as_group, user.supplemental_groups)
-    return Where(tuple(storages), beside, applied.spec.pod_template.without_scratch)
+    spec_of = applied.spec
+    return Where(tuple(storages), beside, spec_of.pod_template.without_scratch, spec_of.signing)
 
 
 async def _storage(namespace: str, name: str, around: Surroundings) -> BackupStorageSpec | Verdict:

@@ -17,10 +17,11 @@ from avalanche_contract.request import (
 from avalanche_contract.storage import Place
 from avalanche_operator.api.backup import BackupSpec, BackupStatus, Said
 from avalanche_operator.api.pod import PodTemplate
+from avalanche_operator.api.policy import PolicySigning
 from avalanche_operator.api.retention import PolicyRetention
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
-from avalanche_operator.jobs.mounts import Mounts, storage_part, trusting
+from avalanche_operator.jobs.mounts import Mounts, signing_part, storage_part, trusting
 from avalanche_operator.policies.build import Applied, cron_job_of
 from avalanche_operator.settings import Settings
 
@@ -45,6 +46,7 @@ def cleanup_cron_job(
     spec = applied.spec
     places = _places(applied.storages, applied.place.prefix, prune=True)
     first, *others = (trusting(each, spec.signing) for each in places)
+    signing_key, signing = signing_part(spec.signing)
     request = CleanupRequest(
         nonce=nonce_of(applied.policy["metadata"]["uid"], applied.settings.cluster_uid),
         place=first,
@@ -54,12 +56,13 @@ def cleanup_cron_job(
         time_zone=spec.time_zone,
         max_delete_percent=keep.max_delete_percent,
         orphan_seconds=DAY_SECONDS + spec.active_deadline_seconds,
+        signing_key=signing_key,
     )
     plan = JobPlan(
         name=cleanup_name(applied.policy),
         owner=applied.policy,
         request=request,
-        mounts=mounts_of(applied.storages, prune=True),
+        mounts=mounts_of(applied.storages, prune=True) + signing,
         image=applied.settings.backup_image,
         template=spec.pod_template.without_scratch,
         placement=replace(applied.placement, nodes=nodes or ()),
@@ -97,6 +100,7 @@ class Where:
     storages: Storages
     placement: Placement = field(default_factory=Placement)
     template: PodTemplate = field(default_factory=PodTemplate)
+    signing: PolicySigning | None = None
 
 
 def hold_job(
@@ -124,13 +128,15 @@ def delete_job(
 ) -> JobPlan:
     """Plan the Job that erases a Backup's data, with the key that may delete."""
     first, *others = _places(where.storages, status.prefix or "", prune=True)
+    signing_key, signing = signing_part(where.signing)
     request = DeleteRequest(
         nonce=nonce_of(found["metadata"]["uid"], settings.cluster_uid),
         backup=_reference(status, first),
         others=tuple(others),
         writer=_writer(found, spec, settings),
+        signing_key=signing_key,
     )
-    return _job(found, where, request, settings, mounts_of(where.storages, prune=True))
+    return _job(found, where, request, settings, mounts_of(where.storages, prune=True) + signing)
 
 
 def _switch(before: bool | None, now: bool | None) -> bool | None:

@@ -18,7 +18,7 @@ from avalanche_operator.kube.conditions import Verdict
 
 Object = dict[str, Any]
 NAMED_MAX = 10
-_NOT_WHOLE = ("CopiesIncomplete", "BackupsNotRead")
+_NOT_WHOLE = ("CopiesIncomplete", "BackupsNotRead", "TombstonesNotTrusted")
 """Reasons of verifications that ended, and did not find everything whole."""
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from avalanche_contract.request import CatalogRequest, Run
 from avalanche_contract.wire import dump_request, parse_request
+from avalanche_operator.api.backup import BackupSpec, BackupStatus
 from avalanche_operator.api.generate import structural
 from avalanche_operator.api.policy import PolicySigning
 from avalanche_operator.api.retention import PolicyRetention
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.backups.build import Lookup, lookup_job
-from avalanche_operator.jobs.build import Placement, job
-from avalanche_operator.keeping.build import cleanup_cron_job
+from avalanche_operator.jobs.build import JobPlan, Placement, job
+from avalanche_operator.keeping.build import Where, cleanup_cron_job, delete_job
 from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.restores.build import execute_job, plan_job
 from avalanche_operator.verifying.build import verification_cron_job
@@ -39,6 +40,15 @@ def test_signing_names_a_key_that_signs_or_public_keys_that_are_trusted(
     assert (sentence is None and told == []) or (sentence is not None and sentence in told[0])
 
 
+def _erasure() -> JobPlan:
+    status = BackupStatus(phase="Succeeded", backup_id="files_20260301_020000", type="files", storage="s3")
+    where = Where(
+        (("s3", BackupStorageSpec.model_validate(S3_SPEC)),), signing=PolicySigning.model_validate(SIGNING)
+    )
+    spec = BackupSpec.model_validate({"policyRef": {"name": "nightly"}, "deleteRequested": True})
+    return delete_job(found("Backup", "b", {}), spec, status, where, SETTINGS)
+
+
 def _pods() -> dict[str, Object]:
     """Give every pod of a policy that signs."""
     policy, prepared = applied(signing=SIGNING), _prepared(policy_spec(signing=SIGNING))
@@ -50,12 +60,13 @@ def _pods() -> dict[str, Object]:
         "execute": job(execute_job(prepared, Placement())),
         "cleanup": cleanup_cron_job(policy, keep, "0 5 * * *", ()),
         "verify": verification_cron_job(policy, "0 6 * * *", ()),
+        "erase": job(_erasure()),
     }
 
 
-def test_the_key_that_signs_is_mounted_into_the_pods_that_back_up_alone() -> None:
+def test_the_key_that_signs_is_mounted_into_the_pods_that_back_up_or_remove_alone() -> None:
     seen = [name for name, built in _pods().items() if "signing.pem" in json.dumps(built)]
-    assert seen == ["backup"]
+    assert seen == ["backup", "cleanup", "erase"]
 
 
 def test_whatever_reads_backups_or_removes_them_is_told_whom_to_trust() -> None:

@@ -312,6 +312,7 @@ def clean_up(configuration: Configuration, *, dry_run: bool, force: bool) -> tup
         retention=configuration.retention.rules,
         time_zone=configuration.retention.time_zone,
         max_delete_percent=100 if force else configuration.retention.max_delete_percent,
+        signing_key=configuration.signing_key,
         dry_run=dry_run,
     )
     with ExitStack() as held:
@@ -359,7 +360,9 @@ def erase(configuration: Configuration, backup_id: str) -> Result:
     first, *others = _existing(configuration) or configuration.places
     named = reference(first, configuration, backup_id)
     with recorded(configuration, f"delete {backup_id}"):
-        result, _ = run_request(DeleteRequest(nonce=nonce(), backup=named, others=tuple(others)))
+        key = configuration.signing_key
+        asked = DeleteRequest(nonce=nonce(), backup=named, others=tuple(others), signing_key=key)
+        result, _ = run_request(asked)
     return result
 
 

@@ -12,7 +12,7 @@ import binascii
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from avalanche_backup.errors import UsageInvalid
 from avalanche_backup.metadata import BackupMetadata, MetadataInvalid, Signature, signed_bytes
@@ -42,9 +42,18 @@ class Signer:
     def sign(self, metadata: BackupMetadata) -> BackupMetadata:
         """Give the same metadata, signed."""
         plain = metadata.model_copy(update={"signature": None})
-        value = self._key.sign(signed_bytes(plain.model_dump(mode="json")))
-        signature = Signature(key=self.public_key, value=base64.b64encode(value).decode())
+        signature = Signature(
+            key=self.public_key, value=self._value(signed_bytes(plain.model_dump(mode="json")))
+        )
         return plain.model_copy(update={"signature": signature})
+
+    def sign_tombstone(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Give the same document, signed: it says that somebody who is trusted removes a backup."""
+        value = self._value(signed_bytes(document, "tombstone"))
+        return {**document, "signature": {"key": self.public_key, "value": value}}
+
+    def _value(self, signed: bytes) -> str:
+        return base64.b64encode(self._key.sign(signed)).decode()
 
 
 def parse_signer(text: str, described: str) -> Signer:
@@ -67,7 +76,9 @@ def parse_signer(text: str, described: str) -> Signer:
     return Signer(key)
 
 
-def check_signature(data: bytes, trusted: Sequence[str]) -> None:
+def check_signature(
+    data: bytes, trusted: Sequence[str], kind: Literal["metadata", "tombstone"] = "metadata"
+) -> None:
     """Refuse a document that no trusted key has signed.
 
     :raises SignatureInvalid: there is no signature, it is of another key, or the document was changed.
@@ -78,7 +89,7 @@ def check_signature(data: bytes, trusted: Sequence[str]) -> None:
 
     try:
         document = json.loads(data)
-        signed = signed_bytes(document)
+        signed = signed_bytes(document, kind)
     except RecursionError:
         raise MetadataInvalid("nested far too deep") from None
     found = document.get("signature")

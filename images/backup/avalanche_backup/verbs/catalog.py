@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from avalanche_backup import catalog, layout
 from avalanche_backup.catalog import Damaged, Found
 from avalanche_backup.holds import read_hold
-from avalanche_backup.pipeline.signing import SignatureInvalid, check_signature
+from avalanche_backup.metadata import MetadataInvalid
+from avalanche_backup.pipeline.signing import check_signature
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
@@ -77,7 +78,7 @@ def _told(store: Store, key: str, found: Found | Damaged, trusted: tuple[str, ..
     if trusted:
         try:
             check_signature(catalog.read_document(store, key), trusted)
-        except SignatureInvalid as invalid:
+        except MetadataInvalid as invalid:
             distrust = {"verification": "VerificationFailed", "distrust": str(invalid)[:MESSAGE_MAX]}
             entry = entry.model_copy(update=distrust)
     if _length(entry) > ENTRY_MAX_BYTES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from avalanche_backup import catalog, layout, ownership
+from avalanche_backup import catalog, layout, ownership, removal
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import BackupMissing, Failure
 from avalanche_backup.storage.base import Store
@@ -48,7 +48,7 @@ def _good(store: Store, prefix: str, types: tuple[BackupType, ...], now: datetim
     keys = catalog.metadata_keys(store, prefix, types)
     named = [(_moment(split[1]), split[1], key) for key in keys if (split := layout.split_metadata_key(key))]
     for moment, backup_id, key in sorted(named, reverse=True):
-        if moment > now or store.head(layout.tombstone_key(prefix, backup_id)) is not None:
+        if moment > now or removal.is_being_removed(store, prefix, backup_id):
             continue  # from a clock that is wrong, or being removed
         found = catalog.read_one(store, key)
         if isinstance(found, Found) and _is_good(found):

@@ -7,7 +7,8 @@ held, or chosen by a restore, in one place stays in all of them. A place that fa
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,11 +17,13 @@ from avalanche_backup import catalog, layout, ownership, removal, retention
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import Failure, RemovalRefused, UsageInvalid
 from avalanche_backup.holds import Hold, is_kept_for_restore, read_hold
+from avalanche_backup.pipeline.signing import Signer
 from avalanche_backup.removal import Shelf
 from avalanche_backup.retention import Candidate, State, Verdict
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
+from avalanche_backup.verbs.keys import signer_of
 from avalanche_contract.names import parse_backup_id
 from avalanche_contract.request import CleanupRequest
 from avalanche_contract.result import Decision, Result
@@ -33,6 +36,7 @@ class Spot:
 
     store: Store
     shelf: Shelf
+    signer: Signer | None = None
     ended: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Removals that were brought to their end: why, by ID."""
     verdicts: tuple[Verdict, ...] = ()
@@ -62,6 +66,7 @@ class _Counts:
     total: int
     left_over: int
     damaged: int
+    distrusted: tuple[str, ...] = ()
 
 
 def run(request: CleanupRequest, context: Context) -> Result:
@@ -87,13 +92,14 @@ def run(request: CleanupRequest, context: Context) -> Result:
     ]
     grace = timedelta(seconds=request.orphan_seconds)
     damaged = sum(len(each.shelf.damaged) for each in spots)
+    distrusted = tuple(sorted({named for each in spots for named in each.shelf.distrusted}))
     if request.dry_run:
         left_over = sum(
             len(removal.orphans(each.shelf, removal.forsaken_before(each.shelf, now, grace)))
             for each in spots
         )
         going = sum(each.verdict == "Remove" for each in told.values())
-        return _result(request, _Counts(going, len(told), left_over, damaged), refusals)
+        return _result(request, _Counts(going, len(told), left_over, damaged, distrusted), refusals)
     if refusals:
         raise RemovalRefused(f"{refusals[0]}: look at what `cleanup --dry-run` says, then allow it")
     # Left-overs first: a disk that is full gets room for tombstones.
@@ -102,7 +108,7 @@ def run(request: CleanupRequest, context: Context) -> Result:
     failures += [each.failure for each in spots if each.failure is not None]
     if failures:
         raise failures[0]
-    return _result(request, _Counts(gone, len(told), swept, damaged), [])
+    return _result(request, _Counts(gone, len(told), swept, damaged, distrusted), [])
 
 
 def _look(request: CleanupRequest, now: datetime) -> tuple[list[Spot], list[Failure]]:
@@ -121,11 +127,17 @@ def _survey(request: CleanupRequest, place: Place, now: datetime) -> Spot:
     store = open_store(place.storage)
     ownership.check_owner(store, place.prefix, request.writer, claim=False)
     shelf = removal.survey(store, place.prefix)
+    signer = signer_of(request.signing_key)
+    for each in () if request.dry_run else shelf.distrusted:
+        with suppress(Failure):  # told with the result; where it cannot go, it hides nothing all the same
+            store.delete(layout.tombstone_key(place.prefix, each))
     if request.dry_run or not shelf.tombstones:
-        return Spot(store, shelf)
+        return Spot(store, shelf, signer)
     looked = {each: removal.resume(store, shelf, each, now) for each in shelf.tombstones}
     ended = {each: reasons for each, reasons in looked.items() if reasons is not None}
-    return Spot(store, removal.survey(store, place.prefix), ended)
+    return Spot(
+        store, replace(removal.survey(store, place.prefix), distrusted=shelf.distrusted), signer, ended
+    )
 
 
 def _tell_ended(spots: Iterable[Spot], context: Context) -> None:
@@ -248,7 +260,13 @@ def _remove_from(spot: Spot, verdict: Verdict, now: datetime) -> bool:
     keys = sorted(spot.shelf.named[verdict.backup_id])
     try:
         return removal.remove(
-            spot.store, spot.shelf, verdict.backup_id, keys=keys, reasons=verdict.reasons, now=now
+            spot.store,
+            spot.shelf,
+            verdict.backup_id,
+            keys=keys,
+            reasons=verdict.reasons,
+            now=now,
+            signer=spot.signer,
         )
     except Failure as failure:
         spot.failure = failure
@@ -269,6 +287,7 @@ def _result(request: CleanupRequest, counts: _Counts, refusals: list[str]) -> Re
         parts.append(f"{counts.left_over} objects and uploads that no backup names {future}removed")
     if counts.damaged:
         parts.append(f"{counts.damaged} metadata files cannot be read: they and what they may name stay")
+    parts += removal.told_of(counts.distrusted)
     parts += [f"a cleanup would refuse this: {each}" for each in refusals]
     return Result(
         nonce=request.nonce,

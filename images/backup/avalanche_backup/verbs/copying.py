@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from avalanche_backup import catalog, layout, ownership
+from avalanche_backup import catalog, layout, ownership, removal
 from avalanche_backup.catalog import Damaged, Found
 from avalanche_backup.errors import StorageInvalid, VerificationFailed
 from avalanche_backup.metadata import FORMAT_VERSION, ArtifactMetadata
@@ -70,7 +70,7 @@ def refuse_if_removed(places: tuple[Destination, ...], backup_id: str) -> None:
     :raises StorageInvalid: it is (``BeingRemoved``).
     """
     for each in places:
-        if each.store.head(layout.tombstone_key(each.prefix, backup_id)) is not None:
+        if removal.is_being_removed(each.store, each.prefix, backup_id):
             raise StorageInvalid(
                 f"{backup_id} is being removed from {each.store.name}", reason="BeingRemoved"
             )

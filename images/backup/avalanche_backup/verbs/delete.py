@@ -11,6 +11,7 @@ from avalanche_backup.removal import Shelf
 from avalanche_backup.storage.base import Store
 from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs.context import Context
+from avalanche_backup.verbs.keys import signer_of
 from avalanche_contract.request import DeleteRequest, Writer
 from avalanche_contract.result import Result
 from avalanche_contract.storage import Place
@@ -36,7 +37,8 @@ def run(request: DeleteRequest, context: Context) -> Result:
         raise BackupMissing(f"there is no backup {backup_id} in {store.locate(shelf.prefix)}")
     for store, shelf in there:
         keys = _keys(shelf, backup_id)
-        if not removal.remove(store, shelf, backup_id, keys=keys, reasons=REASONS, now=now):
+        signer = signer_of(request.signing_key)
+        if not removal.remove(store, shelf, backup_id, keys=keys, reasons=REASONS, now=now, signer=signer):
             raise RemovalRefused(f"{backup_id} was held meanwhile: release it first", reason="BackupHeld")
     return _result(request, "its data is gone" if there else "its removal was brought to its end")
 

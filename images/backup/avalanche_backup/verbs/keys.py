@@ -38,9 +38,7 @@ def signer_for(request: BackupRequest) -> Signer | None:
     :raises CredentialsMissing: the key is missing.
     :raises UsageInvalid: it is none, or those who verify would not trust what it signs (``SigningKeyNotTrusted``).
     """
-    signer = None
-    if request.signing_key is not None:
-        signer = parse_signer(read_credential(request.signing_key), request.signing_key.described)
+    signer = signer_of(request.signing_key)
     for place in request.destinations:
         trusted = place.storage.trusted_keys
         if trusted and (signer is None or signer.public_key not in trusted):
@@ -51,6 +49,14 @@ def signer_for(request: BackupRequest) -> Signer | None:
                 reason="SigningKeyNotTrusted",
             )
     return signer
+
+
+def signer_of(key: Credential | None) -> Signer | None:
+    """Give what signs with a key; ``None`` where none is named.
+
+    :raises CredentialsMissing: the key is missing. :raises UsageInvalid: it is none.
+    """
+    return parse_signer(read_credential(key), key.described) if key is not None else None
 
 
 def identities_for(

@@ -114,12 +114,13 @@ def run(
     _refuse_damage(done, len(candidates))
     if silent:
         raise silent[0]
+    distrusted = sorted({each for shelf in shelves for each in shelf.distrusted})
     return Result(
         nonce=request.nonce,
         verb="verify",
         verdict="Succeeded",
-        reason=_reason(done),
-        message=_sentence(done, len(candidates)),
+        reason="TombstonesNotTrusted" if distrusted else _reason(done),
+        message="; ".join([_sentence(done, len(candidates)), *removal.told_of(distrusted)]),
         verified_time=context.now(),
         entry_count=len(done),
     )

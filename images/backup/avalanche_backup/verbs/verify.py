@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from avalanche_backup import catalog, layout
+from avalanche_backup import catalog, layout, removal
 from avalanche_backup.catalog import Found
 from avalanche_backup.errors import (
     BackupMissing,
@@ -166,8 +166,8 @@ def _with_told(seen: Seen, backup_id: str) -> Seen:
 def _is_leaving(place: Destination, backup_id: str) -> bool:
     """Say whether a removal has come meanwhile: what it takes away is not damaged."""
     with suppress(Failure):
-        tombstone = place.store.head(layout.tombstone_key(place.prefix, backup_id))
-        return tombstone is not None or place.store.head(layout.metadata_key(place.prefix, backup_id)) is None
+        gone = place.store.head(layout.metadata_key(place.prefix, backup_id)) is None
+        return gone or removal.is_being_removed(place.store, place.prefix, backup_id)
     return False
 
 
