@@ -13,6 +13,7 @@ from avalanche_operator.api.common import (
     Moment,
     Name,
     Text,
+    WishedMoment,
     rule,
     rules,
     unchanged,
@@ -67,7 +68,7 @@ class BackupSpec(ApiModel):
     """What makes attempts of the same run one backup. Written by the operator."""
     hold: bool | None = None
     """Keep it, whatever retention says. May change; left out, what lies in storage holds."""
-    expiration_time: Moment | None = None
+    expiration_time: WishedMoment | None = None
     """Keep it until then, and remove it afterwards. May change."""
     accept_anomaly: bool | None = None
     """A Suspect backup is right as it is: it counts again. May change."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from avalanche_contract.base import Time
+from avalanche_contract.base import Time, format_time
 
 Rule = dict[str, str]
 
@@ -36,6 +37,19 @@ def unchanged(*fields: str) -> str:
     return " && ".join(each)
 
 
+_FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+
+
+def _within_the_calendar(moment: datetime) -> datetime:
+    """Give a moment in UTC. The API server takes ``9999-12-31T23:59:59-14:00``, which means: never."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return _LAST if moment.year > 1 else _FIRST
+
+
 class ApiModel(BaseModel):
     """A part of an object: frozen; what this release does not know is somebody else's."""
 
@@ -48,7 +62,12 @@ class ApiModel(BaseModel):
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 SourceName = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Text = Annotated[str, Field(max_length=1024)]
-Moment = Annotated[Time, WithJsonSchema({"type": "string", "format": "date-time"})]
+_SCHEMA = WithJsonSchema({"type": "string", "format": "date-time"})
+Moment = Annotated[Time, _SCHEMA]
+WishedMoment = Annotated[
+    datetime, AfterValidator(_within_the_calendar), PlainSerializer(format_time, when_used="json"), _SCHEMA
+]
+"""What a person writes into a spec: also what no calendar reaches."""
 SecretKeyName = Annotated[
     str,
     Field(min_length=1, max_length=253, pattern=r"^([-_a-zA-Z0-9]|\.[-_a-zA-Z0-9])[-._a-zA-Z0-9]*$"),

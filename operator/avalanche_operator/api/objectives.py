@@ -29,6 +29,11 @@ class PolicyObjectives(ApiModel):
     recovery_time_seconds: Annotated[int, Field(ge=1, le=YEAR_SECONDS)] | None = None
     """How long a restore of everything may take (RTO): that of the last one or of the last good drill, whichever is newer, or what a plan estimates."""
 
+    @property
+    def aims_at_nothing(self) -> bool:
+        """Say whether neither is named: an object may be older than the rule that refuses that."""
+        return self.recovery_point_seconds is None and self.recovery_time_seconds is None
+
 
 class ObjectivesStatus(ApiModel):
     """What the objectives were judged by, and what people were told."""

@@ -18,6 +18,7 @@ from avalanche_operator.api.common import (
     RelativePath,
     SourceName,
     Text,
+    WishedMoment,
     exactly_one,
     rule,
     rules,
@@ -35,7 +36,9 @@ class FromPolicy(ApiModel):
 
     name: Name
     """The BackupPolicy, in the same namespace."""
-    as_of: Moment | None = Field(default=None, description="Only backups whose data is not newer than this.")
+    as_of: WishedMoment | None = Field(
+        default=None, description="Only backups whose data is not newer than this."
+    )
 
 
 class FromStorage(ApiModel):

@@ -39,7 +39,7 @@ async def look_at_objectives(
 ) -> Aimed:
     """Judge them, and go on telling; ``newest`` is the moment of the data of the newest good backup."""
     spec = BackupPolicySpec.model_validate(found["spec"])
-    if spec.objectives is None:
+    if spec.objectives is None or spec.objectives.aims_at_nothing:
         return Aimed()
     status = BackupPolicyStatus.model_validate(found.get("status") or {}).objectives or ObjectivesStatus()
     meta, now = found["metadata"], around.now()
