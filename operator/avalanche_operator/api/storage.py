@@ -132,6 +132,14 @@ class BackupStorageSpec(ApiModel):
                 "a claim needs no pruneCredentialsSecretRef",
             ),
             rule(
+                "!has(self.claim) || !has(self.pruneServiceAccountName)",
+                "a claim needs no pruneServiceAccountName",
+            ),
+            rule(
+                "!has(self.pruneCredentialsSecretRef) || !has(self.pruneServiceAccountName)",
+                "what may delete has keys in pruneCredentialsSecretRef or an identity in pruneServiceAccountName, not both",
+            ),
+            rule(
                 "!has(self.credentialsSecretRef) || !has(self.serviceAccountName)",
                 "a storage has keys in credentialsSecretRef or an identity in serviceAccountName, not both",
             ),
@@ -181,6 +189,11 @@ class BackupStorageSpec(ApiModel):
         default=None,
         description="Another Secret of the same keys, for cleanups, verifications and erasures alone: then the key that writes backups"
         " need not be allowed to delete.",
+    )
+    prune_service_account_name: Name | None = Field(
+        default=None,
+        description="Another ServiceAccount for cleanups, verifications and erasures alone: what pruneCredentialsSecretRef is to keys, to"
+        " workload identity. Then the identity that writes backups need not be allowed to delete.",
     )
     access_mode: Literal["ReadWrite", "ReadOnly"] = Field(
         default="ReadWrite", description="ReadOnly: backups are read and restored from here, never written."

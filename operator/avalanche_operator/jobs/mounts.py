@@ -77,15 +77,18 @@ def credential(secret: str, key: str) -> Credential:
 
 
 def storage_part(name: str, spec: BackupStorageSpec, *, prune: bool = False) -> tuple[Storage, Mounts]:
-    """Give the storage of a request, and its mounts; ``prune`` takes the key that may delete, where there is one."""
+    """Give the storage of a request, and its mounts; ``prune`` takes what may delete, where it is another."""
     if spec.claim is not None:
         path = str(storage_mount(name))
         read_only = spec.access_mode == "ReadOnly"
         mount = ClaimMount(spec.claim.name, path, read_only, spec.claim.sub_path)
         return DirectoryStorage(name=name, root=path), Mounts(claims=(mount,))
-    if prune and spec.prune_credentials_secret_ref is not None:
-        keys = {"credentials_secret_ref": spec.prune_credentials_secret_ref, "service_account_name": None}
-        spec = spec.model_copy(update=keys)
+    if prune and (spec.prune_credentials_secret_ref or spec.prune_service_account_name) is not None:
+        pruner = {
+            "credentials_secret_ref": spec.prune_credentials_secret_ref,
+            "service_account_name": spec.prune_service_account_name,
+        }
+        spec = spec.model_copy(update=pruner)
     if spec.s3 is not None:
         return _s3(name, spec, spec.s3)
     if spec.azure is not None:

@@ -10,6 +10,7 @@ import pytest
 
 from avalanche_contract.log import Answer
 from avalanche_contract.names import child_name
+from avalanche_contract.request import Run
 from avalanche_contract.result import Decision, Result
 from avalanche_contract.wire import parse_request
 from avalanche_operator.api.backup import BackupSpec, BackupStatus, Refusal, Removal, Said
@@ -33,7 +34,9 @@ from avalanche_operator.keeping.decide import (
     superfluous,
 )
 from avalanche_operator.keeping.policy import looked_at
+from avalanche_operator.policies.build import backup_job
 from avalanche_operator.policies.decide import Runs, Tally
+from avalanche_operator.verifying.build import verification_cron_job
 from tests.fakes.world import NAMESPACE, World, Writes
 from tests.unit.operator.objects import DATABASE, S3_SPEC, SETTINGS, applied, found, policy_spec
 
@@ -152,6 +155,32 @@ def test_what_a_spec_asks_for_is_done_once_and_after_a_refusal_not_before_it_cha
 
 PRUNED = BackupStorageSpec.model_validate({**S3_SPEC, "pruneCredentialsSecretRef": {"name": "pruner"}})
 WHERE = Where((("s3", PRUNED),))
+
+
+def _account(built: Object) -> Any:
+    template = built["spec"].get("jobTemplate", built)["spec"]["template"]
+    return template["spec"].get("serviceAccountName")
+
+
+def test_what_removes_runs_as_another_account_than_what_writes() -> None:
+    accounts = {"serviceAccountName": "writer", "pruneServiceAccountName": "pruner"}
+    storage = {"s3": {"bucket": "backups"}, **accounts}
+    spec = BackupStorageSpec.model_validate(storage)
+    policy, where = applied(storage=storage), Where((("s3", spec),))
+    asked, backup = _spec(deleteRequested=True), found("Backup", "a", {"policyRef": {"name": "nightly"}})
+    built = {
+        "backup": job(backup_job(policy, policy.policy, "ab-run", Run())),
+        "hold": job(hold_job(backup, asked, STORED, where, SETTINGS)),
+        "delete": job(delete_job(backup, asked, STORED, where, SETTINGS)),
+        "cleanup": cleanup_cron_job(policy, PolicyRetention.model_validate(RULES), "0 5 * * *", ()),
+        "verify": verification_cron_job(policy, "0 6 * * *", ()),
+    }
+    assert {name: _account(each) for name, each in built.items()} == {
+        "backup": "writer", "hold": "writer", "delete": "pruner", "cleanup": "pruner", "verify": "pruner",
+    }  # fmt: skip
+    mixed = {**S3_SPEC, "pruneServiceAccountName": "pruner"}
+    cleanup = cleanup_cron_job(applied(storage=mixed), PolicyRetention.model_validate(RULES), "0 5 * * *", ())
+    assert _account(cleanup) == "pruner" and "'secretName': 'bucket'" not in str(cleanup)
 
 
 def _request(built: Object) -> Any:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from avalanche_contract.storage import AzureStorage, GcsStorage, S3Storage
-from avalanche_operator.api.generate import crd
+from avalanche_operator.api.generate import crd, structural
 from avalanche_operator.api.kinds import STORAGE
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import IdentitiesDiffer, job
 from avalanche_operator.jobs.mounts import Identity, Mounts, SecretMount, storage_part
-from tests.unit.operator.objects import plan
+from tests.unit.operator.objects import S3_SPEC, plan
+from tests.unit.operator.test_encryption import _refusals
 
 Object = dict[str, Any]
 SECRET = {"credentialsSecretRef": {"name": "keys"}}
@@ -112,3 +113,17 @@ def test_a_bad_storage_is_refused_with_a_sentence(spec: Object, message: str) ->
 ])  # fmt: skip
 def test_a_good_storage_is_accepted(spec: Object) -> None:
     assert _messages(spec) == []
+
+
+@pytest.mark.parametrize(("more", "sentence"), [
+    ({"pruneServiceAccountName": "pruner"}, None),
+    ({"pruneServiceAccountName": "pruner", "pruneCredentialsSecretRef": {"name": "pruner"}}, "what may delete has keys in"),
+    ({"s3": None, "credentialsSecretRef": None, "claim": {"name": "backups"}, "pruneServiceAccountName": "pruner"},
+     "a claim needs no pruneServiceAccountName"),
+])  # fmt: skip
+def test_what_may_delete_is_a_key_or_an_identity_and_a_claim_needs_none(
+    more: Object, sentence: str | None
+) -> None:
+    spec = {name: value for name, value in {**S3_SPEC, **more}.items() if value is not None}
+    told = _refusals(structural(BackupStorageSpec), spec)
+    assert (sentence is None and told == []) or (sentence is not None and sentence in told[0])
