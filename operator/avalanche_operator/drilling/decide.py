@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from avalanche_contract.log import Answer
@@ -20,20 +21,24 @@ Object = dict[str, Any]
 
 
 def drilled(job: Object, outcome: Outcome, answer: Answer) -> DrillRun:
-    """Say what a drill came to. Without a result nothing is proven, whatever its Job or its log says."""
+    """Say what a drill came to. Without a result nothing is proven, whatever its Job or its log says.
+
+    What a log says that makes no sense is left out: whoever took a pod over must not stop the policy.
+    """
     result = outcome.result
     succeeded = result is not None and result.verdict == "Succeeded"
     lost = result is None or result.reason == "Terminated"  # broken off by its node or its deadline
-    return DrillRun.model_validate(
-        {
-            "job": job["metadata"]["name"],
-            "time": outcome.finished or ended_time(job),
-            "result": "Lost" if lost else "Succeeded" if succeeded else "Failed",
-            "reason": outcome.reason or "ResultLost",
-            "message": _named(outcome.message)[:1024],
-            **(_measured(answer.drilled) if answer.drilled is not None else {}),
-        }
-    )
+    document: Object = {
+        "job": job["metadata"]["name"],
+        "time": outcome.finished or ended_time(job),
+        "result": "Lost" if lost else "Succeeded" if succeeded else "Failed",
+        "reason": (outcome.reason or "ResultLost")[:128],
+        "message": _named(outcome.message)[:1024],
+    }
+    with suppress(ValueError, OverflowError):
+        if answer.drilled is not None:
+            return DrillRun.model_validate({**document, **_measured(answer.drilled)})
+    return DrillRun.model_validate(document)
 
 
 def _named(message: str) -> str:

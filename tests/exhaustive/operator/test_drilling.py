@@ -61,6 +61,22 @@ def test_what_failed_and_what_was_lost_is_no_success(verdict: str | None, reason
     assert (run.result, run.reason) == (result, reason or "ResultLost")
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"backup_id": "x" * 65},
+        {"storage": "../s3"},
+        {"restore_seconds": float("inf")},
+        {"duration_seconds": float("nan")},
+        {"restore_seconds": -1},
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_in_a_log_is_left_out_and_stops_nothing(strange: Object) -> None:
+    run = _ended("Succeeded", told=TOLD.model_copy(update=strange))
+    assert (run.result, run.backup_id, run.restore_seconds) == ("Succeeded", None, None)
+
+
 def test_a_remedy_names_the_field_of_drills() -> None:
     killed = "killed for lack of memory: raise podTemplate.resources.limits.memory"
     run = drilled(JOB, Outcome("Ended", "OutOfMemory", killed, finished=NOW), Answer())
