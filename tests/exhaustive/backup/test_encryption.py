@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avalanche_backup.errors import StorageUnavailable, UsageInvalid, VerificationFailed
+from avalanche_backup.pipeline import stages
 from avalanche_backup.pipeline.compression import Algorithm, compressor
 from avalanche_backup.pipeline.encryption import (
     Encryptor,
@@ -224,3 +225,22 @@ def test_an_identity_does_not_show_itself() -> None:
     found = parse_identities(text, "here")
     assert [each.recipient for each in found] == [str(OWN.to_public()), str(OTHER.to_public())]
     assert "SECRET" not in repr(found) + str(found)
+
+
+def test_an_end_midway_waits_for_no_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, _ = _encrypted(os.urandom(9 * AGE_CHUNK))
+    asked, answers = threading.Event(), threading.Event()
+
+    def chunks() -> Iterator[bytes]:
+        yield stored[: 3 * AGE_CHUNK + AGE_CHUNK // 2]  # what reader, pipe and writer hold together
+        asked.set()
+        answers.wait()
+
+    monkeypatch.setattr(stages, "END_SECONDS", 0.1)
+    opened = decrypted(chunks(), OURS)
+    assert next(opened) and asked.wait(30)
+    ended = threading.Thread(target=opened.close, daemon=True)
+    ended.start()
+    ended.join(30)
+    assert not ended.is_alive()
+    answers.set()

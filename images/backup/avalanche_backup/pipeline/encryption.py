@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
 from avalanche_backup.errors import UsageInvalid, VerificationFailed
+from avalanche_backup.pipeline import stages
 from avalanche_backup.pipeline.compression import Compressor, Output
 
 SUFFIX = ".age"
@@ -129,8 +130,8 @@ def decrypted(chunks: Iterator[bytes], identities: Sequence[Identity]) -> Genera
         while chunk := reader.read(CHUNK):
             yield chunk
     finally:
-        reader.close()  # a thread that still writes then ends
-        thread.join()
+        reader.close()  # a thread that still writes then ends; one that waits for a store which does not answer is left behind
+        thread.join(stages.END_SECONDS)
     if source.failure is not None:
         raise source.failure
     if thread.failure is not None:
