@@ -11,6 +11,7 @@ from avalanche_operator.jobs.placement import place, seen_identity
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.policies.build import Applied
 from avalanche_operator.policies.copies import choose
+from avalanche_operator.policies.together import together
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]
@@ -40,10 +41,12 @@ async def apply_to(policy: Object, around: Surroundings) -> tuple[Applied | None
         unusable=chosen.unusable,
     )
     _, mounts = applied.sources()
+    claims = await around.gateway.list("PersistentVolumeClaim", namespace) if mounts.claims else []
+    pods = await around.gateway.list("Pod", namespace) if mounts.claims else []
+    applied = together(applied, claims, pods)
+    _, mounts = applied.sources()
     if not mounts.claims:
         return applied, obstacle
-    claims = await around.gateway.list("PersistentVolumeClaim", namespace)
-    pods = await around.gateway.list("Pod", namespace)
     known = BackupPolicyStatus.model_validate(policy.get("status") or {}).identity
     placement = place(mounts, claims, pods, known=known)
     if isinstance(placement, Verdict):

@@ -22,6 +22,7 @@ from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import job
 from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.policies.copies import choose
+from avalanche_operator.policies.together import together
 from tests.fakes.world import CHECKSUM, NAMESPACE, START, World
 from tests.unit.operator.objects import DATABASE, FILES, S3_SPEC, applied, found, policy_spec
 
@@ -240,3 +241,65 @@ def test_a_restore_reads_the_first_copy_whose_storage_is_ready_and_takes_its_loc
     request = _restore(world)
     assert request.backup.place.storage.name == storage
     assert [each.storage.name for each in request.locks] == ["disk", "s3"]
+
+
+# --- what one pod can write to at once ----------------------------------------------------------------------
+def _account(name: str) -> Object:
+    return {"s3": {"bucket": "backups"}, "serviceAccountName": name}
+
+
+@pytest.mark.parametrize(
+    ("least", "ready", "reason"), [(1, "True", "Usable"), (2, "False", "IdentitiesDiffer")]
+)
+def test_a_destination_of_another_account_is_left_out_where_enough_others_are_left_and_is_named(
+    least: int, ready: str, reason: str
+) -> None:
+    world = World()
+    for name, account in (("first", "one"), ("second", "two")):
+        world.person("BackupStorage", name, _account(account))
+    places = [{"storageRef": {"name": name}} for name in ("first", "second")]
+    world.person("BackupPolicy", "nightly", policy_spec(DATABASE, destinations=places, minCopies=least))
+    world.run(8)
+    told = world.condition("BackupPolicy", "nightly")
+    assert (told["status"], told["reason"]) == (ready, reason)
+    if least == 1:
+        copies = world.condition("BackupPolicy", "nightly", "CopiesComplete")
+        assert (copies["status"], copies["reason"]) == ("False", "IdentitiesDiffer")
+        assert "no copy is made in second: one pod cannot run as one and two" in copies["message"]
+        world.fire("nightly", START + timedelta(minutes=1))
+        world.run(3)
+        status = world.status("Backup", "nightly-20260301020000")
+        assert (status["phase"], status["storage"]) == ("Succeeded", "first")
+        assert not status.get("storages")
+
+
+def _claimed(name: str) -> Object:
+    return {"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+
+
+def _user(claim: str, node: str) -> Object:
+    volumes = [{"persistentVolumeClaim": {"claimName": claim}}]
+    return {
+        "metadata": {"name": claim},
+        "spec": {"nodeName": node, "volumes": volumes},
+        "status": {"phase": "Running"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("least", "written"), [(1, ["s3", "near"]), (2, ["s3", "near"]), (3, ["s3", "far", "near"])]
+)
+def test_a_claim_on_another_node_is_left_out_where_enough_others_are_left(
+    least: int, written: list[str]
+) -> None:
+    others = tuple(
+        (name, BackupStorageSpec.model_validate({"claim": {"name": name}})) for name in ("far", "near")
+    )
+    places = [{"storageRef": {"name": name}} for name in ("s3", "far", "near")]
+    policy = applied(FILES, others=others, destinations=places, minCopies=least)
+    claims = [_claimed(name) for name in ("data", "far", "near")]
+    pods = [_user("data", "a"), _user("near", "a"), _user("far", "b")]
+    found_together = together(policy, claims, pods)
+    assert [name for name, _ in found_together.storages] == written
+    assert (found_together.copies is None) == (least == 3)
+    assert together(policy, claims, pods[:2]) == policy, "what can be mounted is written to"
