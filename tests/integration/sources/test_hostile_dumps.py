@@ -16,10 +16,13 @@ from avalanche_backup.cli.output import plan_text
 from avalanche_backup.errors import RestoreFailed
 from avalanche_backup.sources.base import Incoming
 from avalanche_backup.sources.postgresql import PostgresqlDatabase
+from avalanche_backup.sources.postgresql.swap import PostgresqlSwap
+from avalanche_contract.names import switch_id
 from avalanche_contract.source import PostgresqlSource
 from tests.integration.conftest import source_of
 from tests.integration.runs import Runner
 from tests.integration.servers import PASSWORD, Postgres
+from tests.integration.test_swaps import names
 
 _NUMBERS = itertools.count(1)
 ODD = 'it\'s "odd" -- ;\n\\! touch odd\n🧬 $x$ :HOST %I'
@@ -346,3 +349,16 @@ def test_a_schema_of_such_a_name_is_chosen_by_it(
     victim.server.psql(source.database, f"DROP TABLE {_quoted(ODD)}.{_quoted(ODD)} CASCADE")
     runner.restore(made, source)
     assert victim.server.psql(source.database, f"SELECT count(*) FROM {_quoted(ODD)}.{_quoted(ODD)}") == "1"
+
+
+@pytest.mark.parametrize("ends", ["COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "ABORT"])
+def test_a_dump_that_ends_our_transaction_harms_no_database_that_it_is_swapped_into(
+    untouched: Victim, tmp_path: Path, ends: str
+) -> None:
+    """In place this is the one thing that SQL can do to all or nothing; beside, the database that it is done to is dropped."""
+    victim, others = untouched, names(untouched.server)
+    dump = f"CREATE TABLE half (n int);\n{ends};\nCREATE TABLE other_half (n int);\nSELECT nonsense;\n"
+    incoming = Incoming(iter([dump.encode()]), {"format": "Plain"}, tmp_path, lambda _: None)
+    with pytest.raises(RestoreFailed, match="which is as it was"):
+        PostgresqlSwap(victim.source, tmp_path, switch_id(ends)).restore(incoming, keep=False)
+    assert victim.rows() == " ".join(WORDS) and names(victim.server) == others
