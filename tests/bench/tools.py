@@ -50,10 +50,7 @@ def install(say: Callable[[str], None]) -> Tools:
 def environment() -> dict[str, str]:
     """Give what ours runs with: the code of this checkout, beside the packages and the settings of the image."""
     sources = os.pathsep.join(str(PROJECT / each) for each in ("operator", "images/backup"))
-    return {
-        "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "", "MALLOC_MMAP_THRESHOLD_": "4194304",
-        "MALLOC_TRIM_THRESHOLD_": "33554432", "MALLOC_TOP_PAD_": "4194304",
-    }  # fmt: skip
+    return {"PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "", "MALLOC_MMAP_THRESHOLD_": "4194304"}
 
 
 def _versions(kopia: Path | None) -> dict[str, str]:
