@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from demo.examples import BUCKET_NAMESPACE
 from demo.steps import DemoFailed, Steps
 from tests.e2e.kubectl import Kubectl, Object
 
@@ -27,7 +28,7 @@ def client(kubectl: Kubectl) -> Iterator[Any]:
     key, secret_key = (
         base64.b64decode(secret[name]).decode() for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     )
-    with client_with(kubectl, key, secret_key) as made:
+    with client_with(kubectl.within(BUCKET_NAMESPACE), key, secret_key) as made:
         yield made
 
 

@@ -9,6 +9,7 @@ from tests.cluster.layout import PROJECT
 from tests.e2e.kubectl import Kubectl
 
 NAMESPACE = "avalanche-demo"
+BUCKET_NAMESPACE = "avalanche-bucket"
 EXAMPLES = PROJECT / "docs" / "examples"
 IMAGES = ("postgres", "seaweedfs", "tools")
 

@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from demo import application, bucket, drilling, examples, restoring, watching
+from demo import application, bucket, drilling, examples, rebuilding, restoring, swapping, watching
 from demo.comparison import Comparison, columns, compare, compare_folders, durations, table
 from demo.steps import DemoFailed, Say, Steps
+from demo.telling import POLICIES, RESTORED, Demo
 from demo.toolbox import fingerprints
-from tests.cluster import Cluster, ensure
+from tests.cluster import ensure
 from tests.cluster.installation import install
-from tests.e2e.kubectl import Kubectl, Object
-
-POLICIES = ("database", "files", "full", "observations")
-RESTORED = ("database", "files", "observations")
-Fingerprint = dict[str, str]
-
-
-@dataclass
-class Demo:
-    """One run of the demo: what later chapters need of earlier ones."""
-
-    cluster: Cluster
-    kubectl: Kubectl
-    scale: float
-    steps: Steps
-    begun: datetime
-    before: dict[str, Fingerprint] = field(default_factory=dict)
-    comparisons: list[Comparison] = field(default_factory=list)
-    taken: list[tuple[str, float]] = field(default_factory=list)
-    last_observation: str = ""
-
-    @property
-    def values(self) -> dict[str, str]:
-        """What stands for ``${RUN}`` in the examples: a second demo makes objects of its own."""
-        return {"RUN": f"{self.begun:%m%d-%H%M%S}"}
-
-    def object_name(self, what: str) -> str:
-        """Give the name of a manual Backup, or of a RestoreRequest."""
-        return f"demo-{what}-{self.values['RUN']}"
+from tests.e2e.kubectl import Object
 
 
 def run(name: str, scale: float, say: Say) -> list[Comparison]:
@@ -59,6 +31,8 @@ def run(name: str, scale: float, say: Say) -> list[Comparison]:
     look_into_the_bucket(demo)
     destroy(demo)
     restore(demo)
+    swapping.swap_and_undo(demo)
+    rebuilding.lose_and_rebuild(demo)
     conclude(demo)
     return demo.comparisons
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import demo
 from demo import bucket
+from demo.examples import BUCKET_NAMESPACE
 from tests.cluster import Cluster
 from tests.e2e.kubectl import Kubectl
 
@@ -68,6 +69,16 @@ def test_the_demo_brings_everything_back_and_shows_no_secret(cluster: Cluster) -
     with lines.watched():
         comparisons = demo.run(cluster.name, SMALL, said.append)
     assert comparisons and all(each.equal for each in comparisons)
+    chapters = {each.what.partition(":")[0] for each in comparisons}
+    assert {
+        "database",
+        "files",
+        "swapped",
+        "undone",
+        "rebuilt database",
+        "rebuilt files",
+        "rebuilt observations",
+    } <= chapters
     kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig, NAMESPACE)
     system = kubectl.within("avalanche-system")
     everything = {
@@ -83,4 +94,4 @@ def test_the_demo_brings_everything_back_and_shows_no_secret(cluster: Cluster) -
     for where, text in everything.items():
         assert text.strip(), where
         assert not [where for secret in secrets if secret in text]
-    kubectl.run("delete", "namespace", NAMESPACE, "--wait=false")
+    kubectl.run("delete", "namespace", NAMESPACE, BUCKET_NAMESPACE, "--wait=false")

@@ -261,3 +261,22 @@ def test_a_bucket_that_is_away_hides_no_local_backup_and_no_restore(project: Clo
     assert project.run("restore", "files", "--backup-id", made, "--force").returncode == 0
     assert (project.folder / "data/in/file").read_text() == "content"
     assert project.run("sync").returncode == 12
+
+
+def test_the_folder_of_a_lost_cluster_is_adopted_by_naming_it_and_costs_the_copy_otherwise(
+    project: CloudProject,
+) -> None:
+    client = Seaweed(project.storage.endpoint or "").client()
+    owner = {"cluster_uid": "lost", "namespace": "edna", "policy": "nightly", "policy_uid": "uid"}
+    key = f"{project.storage.prefix}owner.json"
+    client.put_object(Bucket=project.storage.bucket, Key=key, Body=json.dumps(owner).encode())
+    for words in ((), ("--take-over", "another")):
+        ended = project.run("files", *words)
+        assert ended.returncode == 24 and not project.cloud
+        assert (
+            "belongs to policy edna/nightly of cluster lost" in ended.stderr
+            and "--take-over lost" in ended.stderr
+        )
+    assert project.run("files", "--take-over", "lost").returncode == 0
+    assert project.run("files").returncode == 0 and len(project.cloud) == 2 * 3
+    assert [each["action"] for each in project.json("sync")] == ["Upload", "Upload"]

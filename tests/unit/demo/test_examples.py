@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.examples import EXAMPLES, NAMESPACE
+from demo.examples import BUCKET_NAMESPACE, EXAMPLES, NAMESPACE
 from tests.cluster.layout import PROJECT
 
 VALUES = {
     "RUN": "1122-020000",
+    "BACKUP_ID": "full_20241122_020000",
     "SCRIPTS": "0" * 16,
     "POSTGRES_IMAGE": "p:1",
     "SEAWEEDFS_IMAGE": "s:1",
@@ -67,9 +68,11 @@ def test_nothing_is_left_to_be_filled_in(name: str) -> None:
     assert "${" not in "\n".join(lines)
 
 
-def test_all_of_it_lives_in_the_demos_namespace() -> None:
-    assert {each["metadata"].get("namespace", NAMESPACE) for each in OBJECTS} == {NAMESPACE}
-    assert next(each for each in OBJECTS if each["kind"] == "Namespace")["metadata"]["name"] == NAMESPACE
+def test_all_of_it_lives_in_the_demos_namespace_and_the_bucket_in_one_that_outlives_it() -> None:
+    assert {each["metadata"].get("namespace", NAMESPACE) for each in OBJECTS} == {NAMESPACE, BUCKET_NAMESPACE}
+    made = [each["metadata"]["name"] for each in OBJECTS if each["kind"] == "Namespace"]
+    assert made == [NAMESPACE, BUCKET_NAMESPACE]
+    assert not [each for each in CUSTOM if each["metadata"]["namespace"] != NAMESPACE]
 
 
 @pytest.mark.parametrize("each", CUSTOM, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
