@@ -6,7 +6,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from demo import application, bucket, drilling, examples, restoring, swapping, watching
+from demo import application, bucket, drilling, examples, rebuilding, restoring, swapping, watching
 from demo.comparison import Comparison, columns, compare, compare_folders, durations, table
 from demo.steps import DemoFailed, Say, Steps
 from demo.telling import POLICIES, RESTORED, Demo
@@ -32,6 +32,7 @@ def run(name: str, scale: float, say: Say) -> list[Comparison]:
     destroy(demo)
     restore(demo)
     swapping.swap_and_undo(demo)
+    rebuilding.lose_and_rebuild(demo)
     conclude(demo)
     return demo.comparisons
 

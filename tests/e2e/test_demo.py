@@ -69,6 +69,17 @@ def test_the_demo_brings_everything_back_and_shows_no_secret(cluster: Cluster) -
     with lines.watched():
         comparisons = demo.run(cluster.name, SMALL, said.append)
     assert comparisons and all(each.equal for each in comparisons)
+    chapters = {each.what.partition(":")[0] for each in comparisons}
+    wanted = {
+        "database",
+        "files",
+        "swapped",
+        "undone",
+        "rebuilt database",
+        "rebuilt files",
+        "rebuilt observations",
+    }
+    assert wanted <= chapters
     kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig, NAMESPACE)
     system = kubectl.within("avalanche-system")
     everything = {

@@ -12,6 +12,7 @@ from tests.cluster.layout import PROJECT
 
 VALUES = {
     "RUN": "1122-020000",
+    "BACKUP_ID": "full_20241122_020000",
     "SCRIPTS": "0" * 16,
     "POSTGRES_IMAGE": "p:1",
     "SEAWEEDFS_IMAGE": "s:1",
