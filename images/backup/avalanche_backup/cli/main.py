@@ -260,7 +260,7 @@ def restore(  # noqa: PLR0917 - click passes what the options say
         raise UsageInvalid("--backup-id is missing; `avalanche-backup restore list` shows what there is")
     if backup_type and backup_type != _type_of(backup_id):
         raise UsageInvalid(f"{backup_id} is no {backup_type} backup")
-    from avalanche_backup.cli.actions import Way, plan_restore  # noqa: PLC0415
+    from avalanche_backup.cli.restoring import Way, plan_restore  # noqa: PLC0415
 
     if keep_previous and strategy == "in-place":
         raise UsageInvalid("--keep-previous needs a swap: a restore in place leaves nothing aside")
@@ -277,22 +277,22 @@ def _type_of(backup_id: str) -> str:
 
 
 def _restore(settings: Settings, planned: tuple[RestoreRequest, Plan], *, force: bool, dry_run: bool) -> None:
-    from avalanche_backup.cli import actions  # noqa: PLC0415
+    from avalanche_backup.cli import restoring  # noqa: PLC0415
 
     configuration = settings.configuration
     request, plan = planned
     shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
     click.echo(shown, err=settings.json and not dry_run)
     if dry_run:
-        actions.give_up(request)
+        restoring.give_up(request)
         return
     if not force:
         try:
             confirm("restore", RestoreRefused, "the target is untouched")
         except BaseException:
-            actions.give_up(request)
+            restoring.give_up(request)
             raise
-    result = actions.execute_restore(configuration, request, plan)
+    result = restoring.execute_restore(configuration, request, plan)
     click.echo(
         as_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
         if settings.json

@@ -21,16 +21,16 @@ def undo(settings: Settings, what: BackupType, force: bool, dry_run: bool) -> No
     What was there before takes its place again, without reading any backup; what was restored, and what was written
     since, goes. One undo: a restore that is taken back keeps nothing.
     """
-    from avalanche_backup.cli import actions  # noqa: PLC0415
+    from avalanche_backup.cli import restoring  # noqa: PLC0415
 
-    request, plan = actions.plan_undo(settings.configuration, what)
+    request, plan = restoring.plan_undo(settings.configuration, what)
     shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
     click.echo(shown, err=settings.json and not dry_run)
     if dry_run:
         return
     if not force:
         confirm("undo", RestoreRefused, "the target is untouched")
-    result = actions.execute_undo(settings.configuration, request, plan)
+    result = restoring.execute_undo(settings.configuration, request, plan)
     click.echo(
         as_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
         if settings.json
