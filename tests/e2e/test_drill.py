@@ -58,10 +58,11 @@ def test_a_drill_by_schedule_restores_the_newest_backup_and_a_wrong_answer_is_to
     mail = mailbox.serve(stage, tmp_path)
     made = _ready(
         stage,
-        {"schedule": "* * * * *", "queries": [RIGHT]},
+        {"suspend": True, "schedule": "* * * * *", "queries": [RIGHT]},
         notifications=[mail],
         objectives={"recoveryTimeSeconds": 3600},
-    )
+    )  # a slot before the first backup would have nothing to restore
+    stage.kubectl.patch("backuppolicy", POLICY, {"spec": {"verification": {"drill": {"suspend": False}}}})
     policy = _recorded(stage)
     last = policy["status"]["lastDrill"]
     assert (last["result"], last["reason"]) == ("Succeeded", "Drilled"), last
