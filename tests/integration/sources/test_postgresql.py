@@ -239,21 +239,6 @@ def test_a_server_newer_than_every_client_is_refused(runner: Runner, database: P
     assert "PostgreSQL 99" in failure.message
 
 
-def test_a_restore_that_the_server_refuses_leaves_the_database_as_it_was(
-    runner: Runner, postgres: Postgres, database: PostgresqlSource
-) -> None:
-    postgres.psql(
-        database.database,
-        "CREATE ROLE passing; CREATE TABLE own (); ALTER TABLE own OWNER TO passing; CREATE TABLE aside ()",
-    )
-    made = runner.backup(database.model_copy(update={"exclude_tables": ("aside",)}))
-    postgres.psql(database.database, "DROP TABLE own; DROP ROLE passing")
-    before = postgres.psql(database.database, FINGERPRINT)
-    with pytest.raises(RestoreFailed, match=r"passing.*create that role.*as it was"):
-        runner.restore(made, database)
-    assert postgres.psql(database.database, FINGERPRINT) == before
-
-
 def test_a_plan_that_no_longer_fits_asks_again(
     runner: Runner, postgres: Postgres, database: PostgresqlSource
 ) -> None:

@@ -335,6 +335,35 @@ def test_a_role_that_may_not_give_objects_away_is_refused_before_anything_is_tou
     assert refused.value.reason == "RolesNotGranted"
 
 
+TABLES_AND_LARGE_OBJECTS = """
+    SELECT oid, relname, relispopulated FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY oid;
+    SELECT oid FROM pg_largeobject_metadata ORDER BY oid
+"""
+INDEX_THAT_CANNOT_BE_MADE_AGAIN = """
+    SET edna.here = 1;
+    CREATE FUNCTION beside(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT n + current_setting(''edna.here'')::int';
+    CREATE TABLE counted AS SELECT 1 AS n; CREATE INDEX ON counted (beside(n))
+"""
+"""Its function asks for what the session has that makes it, and that of a restore has not."""
+
+
+@FORMATS
+def test_what_fails_behind_the_large_objects_of_a_dump_is_rolled_back_as_well(
+    runner: Runner, postgres: Postgres, database: PostgresqlSource, form: str
+) -> None:
+    postgres.psql(database.database, INDEX_THAT_CANNOT_BE_MADE_AGAIN)
+    made = runner.backup(formed(database, form))
+    postgres.psql(
+        database.database,
+        "DROP TABLE counted; DROP FUNCTION beside; SELECT lo_unlink(4242); SELECT lo_create(17)",
+    )
+    before = postgres.psql(database.database, TABLES_AND_LARGE_OBJECTS)
+    with pytest.raises(RestoreFailed, match=r"edna.here.*as it was") as failed:
+        runner.restore(made, database)
+    assert failed.value.reason == "RestoreRolledBack"
+    assert postgres.psql(database.database, TABLES_AND_LARGE_OBJECTS) == before
+
+
 def test_a_role_that_is_no_owner_of_the_target_leaves_it_as_it_was(
     runner: Runner, postgres: Postgres, database: PostgresqlSource
 ) -> None:
@@ -444,13 +473,6 @@ def test_several_jobs_bring_a_database_back_and_leave_no_mark(
     assert postgres.psql(database.database, FINGERPRINT) == before
     assert postgres.psql(database.database, f"SELECT to_regnamespace('{MARKER}')") == ""
     assert runner.backup(database).verdict == "Succeeded"
-
-
-INDEX_THAT_CANNOT_BE_MADE_AGAIN = """
-    CREATE FUNCTION beside(n int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT n + count(*)::int FROM samples';
-    CREATE TABLE counted AS SELECT 1 AS n; CREATE INDEX ON counted (beside(n))
-"""
-"""Its function finds ``samples`` by the search path, which a restore leaves empty."""
 
 
 def test_several_jobs_that_fail_leave_a_marked_database_that_is_not_backed_up_until_it_is_whole(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from avalanche_backup.errors import RestoreRefused
+from avalanche_backup.errors import RestoreFailed, RestoreRefused
 from avalanche_backup.sources.postgresql.clients import ENV_CLIENTS
 from avalanche_contract.result import Result
 from avalanche_contract.source import PostgresqlSource
@@ -18,6 +18,7 @@ from tests.integration import releases, servers
 from tests.integration.conftest import EDNA, FINGERPRINT, source_of
 from tests.integration.runs import Runner
 from tests.integration.servers import Postgres
+from tests.integration.sources.test_postgresql_faults import INDEX_THAT_CANNOT_BE_MADE_AGAIN
 
 FORMATS = ("Plain", "Custom", "Directory")
 PAIRS = [(15, 15), (15, 17), (15, 18), (17, 17), (17, 18), (18, 18)]
@@ -135,3 +136,18 @@ def test_several_jobs_of_newer_clients_are_refused_on_an_older_server(
     with pytest.raises(RestoreRefused) as refused:
         fleet.runner.plan(made, fleet.target(15, "by newer jobs", jobs=2))
     assert refused.value.reason == "JobsNotPossible"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("major", [15, 17, 18])
+def test_what_fails_behind_the_large_objects_leaves_nothing(fleet: Fleet, major: int, form: str) -> None:
+    """Each release writes the transaction around large objects in its own words."""
+    name = f"broken {major} {form}"
+    server, source = fleet.servers[major], fleet.target(major, name).model_copy(update={"format": form})
+    server.psql(name, EDNA)
+    server.psql(name, INDEX_THAT_CANNOT_BE_MADE_AGAIN)
+    made = fleet.runner.backup(source)
+    with pytest.raises(RestoreFailed, match=r"edna.here.*as it was"):
+        fleet.runner.restore(made, fleet.target(major, f"behind {major} {form}"))
+    left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace; SELECT count(*) FROM pg_largeobject_metadata"
+    assert server.psql(f"behind {major} {form}", left).split() == ["0", "0"]

@@ -20,6 +20,7 @@ from avalanche_backup.sources.postgresql.directory import pack, unpack
 from avalanche_backup.sources.postgresql.fitting import fitted
 from avalanche_backup.sources.postgresql.parallel import kept_entries
 from avalanche_backup.sources.postgresql.target import check_jobs, check_target
+from avalanche_backup.sources.postgresql.transactions import in_one_transaction
 
 ABLE = {"role": "restorer", "superuser": False, "read_only": False, "roles": ["restorer", "app"],
         "becomes": ["restorer"], "extensions": ["plpgsql"]}  # fmt: skip
@@ -119,6 +120,37 @@ def test_only_the_head_of_a_dump_is_fitted_to_an_older_server(body: bytes, size:
         b"".join(fitted(iter(chunks), 15, superuser=True))
         == HEAD.replace(b"\\restrict abc\n", b"")[:-29] + body
     )
+
+
+LARGE_OBJECTS = (
+    b"--\n-- Data for Name: %b; Type: BLOBS; Schema: -; Owner: -\n--\n\n%bSELECT pg_catalog.lo_open('16', 131072);\n"
+    b"SELECT pg_catalog.lowrite(0, '\\\\x00');\nSELECT pg_catalog.lo_close(0);\n\n%b\n"
+)
+ROWS = b"COPY public.lines (line) FROM stdin;\n%b\\.\n\n"
+
+
+@given(
+    st.lists(st.sampled_from([b"BLOBS", b"16..17", b"rows", b"function"]), max_size=8), st.integers(1, 3000)
+)
+def test_no_transaction_around_large_objects_is_left_and_rows_that_look_like_one_are(
+    parts: list[bytes], size: int
+) -> None:
+    around = b"BEGIN;\n\n", b"COMMIT;\n\n"
+    stored = LARGE_OBJECTS % (b"BLOBS", *around)
+    dump, wanted = b"", b""
+    for part in parts:
+        if part == b"rows":
+            dump, wanted = dump + ROWS % stored, wanted + ROWS % stored
+        elif part == b"function":
+            text = (
+                b"CREATE FUNCTION f() AS $$\nBEGIN;\n\nSELECT pg_catalog.lo_open(1, 2);\n\nCOMMIT;\n$$;\n\n"
+            )
+            dump, wanted = dump + text, wanted + text
+        else:
+            dump += LARGE_OBJECTS % (part, *around)
+            wanted += LARGE_OBJECTS % (part, b"\n\n", b"\n")
+    chunks = (dump[start : start + size] for start in range(0, len(dump), size))
+    assert b"".join(in_one_transaction(chunks)) == wanted
 
 
 @pytest.mark.parametrize(("line", "reason"), [

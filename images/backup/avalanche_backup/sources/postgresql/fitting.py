@@ -1,7 +1,7 @@
 """Making a dump fit where it goes: the few lines at its head and end that psql or the server would stop at. Pure.
 
 pg_dump writes schemas and extensions first, each under a comment that names it; nothing that stands after them is
-looked at, but for the last line. So no text of a function or row of a table is ever changed.
+looked at, but for the last line and the transactions around large objects. So no text of a function or row of a table is ever changed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from avalanche_backup.sources.postgresql.target import KNOWS_TRANSACTION_TIMEOUT
+from avalanche_backup.sources.postgresql.transactions import in_one_transaction
 
 HEAD = 4 * 1024 * 1024
 """Within so many bytes stand the schemas and extensions: tens of thousands of them."""
@@ -32,13 +33,13 @@ _EXTENSION_COMMENT = re.compile(
 def fitted(sql: Iterator[bytes], server_major: int, *, superuser: bool) -> Iterator[bytes]:
     """Give a dump that the server takes: the rest of it is untouched.
 
-    Left out are the ``\\restrict`` of its head and the ``\\unrestrict`` of its end, a setting that servers before 17 do
-    not know, and, where the user may not write them, comments on extensions. A schema that is there already (public,
-    that of an extension, that of a table which is kept) is not made again.
+    Left out are the ``\\restrict`` of its head and the ``\\unrestrict`` of its end, the transactions around large objects
+    (:mod:`transactions`), a setting that servers before 17 do not know, and, where the user may not write them, comments on
+    extensions. A schema that is there already (public, that of an extension, that of a table which is kept) is not made again.
     """
     held = b""
     headed = False
-    for chunk in sql:
+    for chunk in in_one_transaction(sql):
         held += chunk
         if not headed and len(held) >= HEAD:
             held, headed = _fitted_head(held, server_major, superuser), True

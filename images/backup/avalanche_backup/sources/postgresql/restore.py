@@ -3,6 +3,7 @@
 psql gets our own ``\\restrict`` first, so that nothing in a dump is a command of psql's (CVE-2025-8714); the one
 that pg_dump wrote is taken out (:mod:`fitting`), because they do not nest. The COMMIT is the last line of what psql
 reads, and not psql's own: ``--single-transaction`` commits at any end of its input, also where whoever wrote it was killed midway.
+The transactions that pg_dump writes around large objects are taken out, which would commit before the end (:mod:`transactions`).
 """
 
 from __future__ import annotations
