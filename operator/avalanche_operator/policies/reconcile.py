@@ -64,11 +64,11 @@ async def reconcile(key: Key, around: Surroundings) -> float | None:
         return None
     status = BackupPolicyStatus.model_validate(found.get("status") or {})
     looked = await _look(found, status, around)
-    scheduled = await around.gateway.get("CronJob", key.namespace, cron_job_name(found))
-    jobs = await _runs_of(found, scheduled, around)
     kept = await look_at_cleanups(found, around)
     read = await look_at_verifications(found, around)
     drills = await look_at_drills(found, around)
+    scheduled = await around.gateway.get("CronJob", key.namespace, cron_job_name(found))
+    jobs = await _runs_of(found, scheduled, around)
     tally = await _count(key, jobs, around)  # after what they said of its backups is shown
     created = await _show_runs(found, jobs, tally.phases, around)
     restores = await around.gateway.list("RestoreRequest", key.namespace)
@@ -183,10 +183,16 @@ async def _count(key: Key, jobs: list[Object], around: Surroundings) -> Tally:
 async def _show_runs(
     found: Object, jobs: list[Object], phases: Mapping[str, str], around: Surroundings
 ) -> bool:
-    """Create the Backup of each Job that the CronJob started, also of those that it started while we were away."""
+    """Create the Backup of each Job that the CronJob started, also of those that it started while we were away.
+
+    A Backup may have been forgotten after its Job was listed: the Job says so by now, for it is marked first.
+    """
     new = [each for each in jobs if each["metadata"]["uid"] not in phases and not forgotten_phase(each)]
     for each in new:
-        await _show(found, each, around)
+        meta = each["metadata"]
+        now = await around.gateway.get("Job", meta["namespace"], meta["name"])
+        if now is not None and now["metadata"]["uid"] == meta["uid"] and not forgotten_phase(now):
+            await _show(found, each, around)
     return bool(new)
 
 
