@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from avalanche_operator.app import LOOKS
+from avalanche_operator.keeping.forget import forget
+from avalanche_operator.kube.gateway import Gateway
+from avalanche_operator.kube.queue import Key
 from tests.fakes.twin import two_operators
 from tests.fakes.world import NAMESPACE, World, Writes, finished
 from tests.unit.operator.objects import DATABASE, S3_SPEC, policy_spec
@@ -241,3 +246,33 @@ def test_a_second_look_changes_nothing() -> None:
     world.look("RestoreRequest", "back")
     world.look("BackupStorage", "s3")
     assert writes == []
+
+
+class _Forgetting:
+    """A gateway that forgets a Backup, as a look at it does whose data was removed, just before Backups are listed."""
+
+    def __init__(self, gateway: Any, backup: Object) -> None:
+        self._gateway, self._backup = gateway, backup
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gateway, name)
+
+    def iterate(self, kind: str, *words: Any, **more: Any) -> Any:
+        if kind == "Backup":
+            finished(forget(self._backup, self._gateway))
+        return self._gateway.iterate(kind, *words, **more)
+
+
+def test_a_backup_that_is_forgotten_while_its_policy_is_looked_at_does_not_come_back() -> None:
+    world = _begin()
+    _play(world)
+    (backup,) = [
+        each
+        for (kind, _, _), each in world.gateway.objects.items()
+        if kind == "Backup" and each["spec"].get("origin") == "Scheduled"
+    ]
+    meta, job = backup["metadata"], backup["spec"]["job"]["name"]
+    around = replace(world.around, gateway=cast("Gateway", _Forgetting(world.gateway, backup)))
+    finished(LOOKS["BackupPolicy"](Key("BackupPolicy", NAMESPACE, "nightly"), around))
+    assert ("Job", NAMESPACE, job) in world.gateway.objects
+    assert ("Backup", NAMESPACE, meta["name"]) not in world.gateway.objects
