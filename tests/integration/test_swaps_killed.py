@@ -205,6 +205,12 @@ def test_a_sqlite_database_is_the_old_one_or_the_new_one(
 
 
 # --- PostgreSQL ------------------------------------------------------------------------------------------
+SESSIONS = """
+    SELECT pid, datname, state, wait_event, now() - state_change AS since, left(query, 200) FROM pg_stat_activity
+    WHERE application_name = 'avalanche-backup'
+"""
+
+
 @pytest.mark.parametrize("strategy", ["Swap", "InPlace"])
 def test_a_postgresql_database_is_the_old_one_or_the_new_one(
     runner: Runner, postgres: Postgres, tmp_path: Path, strategy: str
@@ -227,14 +233,8 @@ def test_a_postgresql_database_is_the_old_one_or_the_new_one(
     def settled() -> None:
         """Wait until what the killed process had started has ended by itself."""
         deadline = time.monotonic() + 30
-        while (
-            postgres.psql(
-                "postgres",
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'avalanche-backup'",
-            )
-            != "0"
-        ):
-            assert time.monotonic() < deadline
+        while left := postgres.psql("postgres", SESSIONS):
+            assert time.monotonic() < deadline, left
             time.sleep(0.05)
 
     write(4000)
