@@ -185,6 +185,7 @@ def changed(draw: st.DrawFn, kind: Kind) -> Any:
 
 OFTEN = settings(
     max_examples=40,
+    derandomize=True,  # the same documents everywhere: what a longer search finds becomes a test of its own
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
