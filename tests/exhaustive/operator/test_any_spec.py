@@ -15,6 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
+from jsonschema import ValidationError as Invalid
+from jsonschema.validators import extend  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from avalanche_operator.api.generate import crd
@@ -67,9 +69,17 @@ def _is_moment(value: object) -> bool:
     return not isinstance(value, str) or re.fullmatch(moment, value) is not None
 
 
+def _int_or_string(_: Any, asked: bool, value: object, __: Any) -> Iterator[Invalid]:
+    if asked and (isinstance(value, bool) or not isinstance(value, int | str)):
+        yield Invalid(f"{value!r} is neither a number nor text")
+
+
+ApiServer = extend(Draft202012Validator, {"x-kubernetes-int-or-string": _int_or_string})
+
+
 def admits(schema: Schema, document: Any) -> bool:
     """Say whether the API server's structural schema admits a document; its rules are not asked."""
-    valid: bool = Draft202012Validator(schema, format_checker=FORMATS).is_valid(document)
+    valid: bool = ApiServer(schema, format_checker=FORMATS).is_valid(document)
     return valid
 
 
