@@ -31,6 +31,8 @@ class Scene:
     kubectl: Kubectl
     services: Kubectl
     tools_image: str
+    password: str = PASSWORD
+    """Of the database's owner."""
 
     @property
     def name(self) -> str:
@@ -70,7 +72,7 @@ class Scene:
             "avalanche",
         ]
         return self.services.run(
-            "exec", "-i", "deployment/postgres", "--", "env", f"PGPASSWORD={PASSWORD}", *words,
+            "exec", "-i", "deployment/postgres", "--", "env", f"PGPASSWORD={self.password}", *words,
             "-d", database or self.name, "-f", "-", stdin=sql,
         ).strip()  # fmt: skip
 

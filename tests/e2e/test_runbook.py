@@ -119,7 +119,7 @@ class Town:
         self.images = {name: build_example(name, print) for name in ("postgres", "tools")}
         for image in (*self.images.values(), *product.values()):
             load_image(cluster, image.archive, image=image.name, digest=image.key)
-        self.scene = Scene(self.kubectl, self.kubectl, self.images["tools"].name)
+        self.scene = Scene(self.kubectl, self.kubectl, self.images["tools"].name, PASSWORD)
 
     @property
     def uid(self) -> str:
@@ -148,33 +148,7 @@ class Town:
 
     def psql(self, sql: str) -> str:
         """Run SQL as the database's owner."""
-        words = (
-            "psql",
-            "-X",
-            "-A",
-            "-t",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-h",
-            "127.0.0.1",
-            "-U",
-            "avalanche",
-            "-d",
-            DATABASE,
-        )
-        return self.kubectl.run(
-            "exec",
-            "-i",
-            "deployment/postgres",
-            "--",
-            "env",
-            f"PGPASSWORD={PASSWORD}",
-            *words,
-            "-f",
-            "-",
-            stdin=sql,
-        ).strip()
+        return self.scene.psql(sql, DATABASE)
 
     def rows(self) -> str:
         """Give a fingerprint of the database."""

@@ -542,3 +542,13 @@ class Writes:
         self.count += 1
         if self.count == self._last:
             raise Killed
+
+
+def undisturbed(
+    begin: Callable[[], World], play: Callable[[World], object], came_to: Callable[[World], Object]
+) -> tuple[Object, int]:
+    """Play a story to its end, and give what it came to and how many writes that took."""
+    world = begin()
+    writes = Writes(world)
+    play(world)
+    return came_to(world), writes.count

@@ -128,8 +128,9 @@ def survey(store: Store, prefix: str) -> Shelf:
 def is_being_removed(store: Store, prefix: str, backup_id: str) -> bool:
     """Say whether a tombstone lies beside a backup; where only signed ones are trusted, one that is signed for this place."""
     key = layout.tombstone_key(prefix, backup_id)
-    if not store.trusted_keys or store.head(key) is None:
-        return store.head(key) is not None
+    there = store.head(key) is not None
+    if not there or not store.trusted_keys:
+        return there
     document = read_json(store, key) or {}
     named = (document.get("backup_id"), document.get("prefix")) == (backup_id, prefix)
     return named and _is_signed(document, store.trusted_keys)

@@ -13,7 +13,7 @@ from avalanche_operator.api.drill import PolicyDrill
 from avalanche_operator.api.scratch import Scratch
 from avalanche_operator.jobs.build import JobPlan, PlanImpossible, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, identity_part, storage_part
-from avalanche_operator.policies.build import Applied, cron_job_of
+from avalanche_operator.policies.build import Applied, keeping_cron_job
 from avalanche_operator.policies.schedule import spread
 
 Object = dict[str, Any]
@@ -61,14 +61,7 @@ def drill_cron_job(
         placement=replace(applied.placement, nodes=nodes or ()),
         deadline_seconds=drill.active_deadline_seconds,
     )
-    found = cron_job_of(applied, plan, schedule)
-    found["spec"] |= {
-        "concurrencyPolicy": "Forbid",
-        "suspend": spec.suspend or drill.suspend or nodes is None,
-        "successfulJobsHistoryLimit": spec.successful_jobs_history_limit,
-        "failedJobsHistoryLimit": spec.failed_jobs_history_limit,
-    }
-    return found
+    return keeping_cron_job(applied, plan, schedule, suspend=drill.suspend or nodes is None)
 
 
 def _request(applied: Applied, drill: PolicyDrill) -> DrillRequest:

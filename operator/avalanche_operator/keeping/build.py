@@ -22,7 +22,7 @@ from avalanche_operator.api.retention import PolicyRetention
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, signing_part, storage_part, trusting
-from avalanche_operator.policies.build import Applied, cron_job_of
+from avalanche_operator.policies.build import Applied, keeping_cron_job
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -69,15 +69,8 @@ def cleanup_cron_job(
         deadline_seconds=spec.active_deadline_seconds,
         backoff_limit=spec.backoff_limit,
     )
-    found = cron_job_of(applied, plan, schedule)
     read_only = any(each.access_mode == "ReadOnly" for _, each in applied.storages)
-    found["spec"] |= {
-        "concurrencyPolicy": "Forbid",
-        "suspend": spec.suspend or nodes is None or read_only,
-        "successfulJobsHistoryLimit": spec.successful_jobs_history_limit,
-        "failedJobsHistoryLimit": spec.failed_jobs_history_limit,
-    }
-    return found
+    return keeping_cron_job(applied, plan, schedule, suspend=nodes is None or read_only)
 
 
 Storages = tuple[tuple[str, BackupStorageSpec], ...]

@@ -204,6 +204,18 @@ def cron_job_of(applied: Applied, plan: JobPlan, schedule: str) -> Object:
     }
 
 
+def keeping_cron_job(applied: Applied, plan: JobPlan, schedule: str, *, suspend: bool) -> Object:
+    """Give a CronJob of a policy that looks after its backups: one run at a time; the CronJob controller keeps its Jobs in number."""
+    found, spec = cron_job_of(applied, plan, schedule), applied.spec
+    found["spec"] |= {
+        "concurrencyPolicy": "Forbid",
+        "suspend": spec.suspend or suspend,
+        "successfulJobsHistoryLimit": spec.successful_jobs_history_limit,
+        "failedJobsHistoryLimit": spec.failed_jobs_history_limit,
+    }
+    return found
+
+
 def probe_job(applied: Applied, number: int) -> JobPlan:
     """Plan the Job that looks whether the sources can be read and the place is ours."""
     sources, mounts = applied.sources()

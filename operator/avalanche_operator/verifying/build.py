@@ -11,7 +11,7 @@ from avalanche_contract.storage import Place
 from avalanche_operator.jobs.build import JobPlan, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, storage_part, trusting
 from avalanche_operator.notifications.build import notifications_part
-from avalanche_operator.policies.build import Applied, cron_job_of
+from avalanche_operator.policies.build import Applied, keeping_cron_job
 from avalanche_operator.policies.schedule import spread
 
 Object = dict[str, Any]
@@ -67,14 +67,7 @@ def verification_cron_job(applied: Applied, schedule: str, nodes: tuple[str, ...
         deadline_seconds=spec.active_deadline_seconds,
         backoff_limit=spec.backoff_limit,
     )
-    found = cron_job_of(applied, plan, schedule)
-    found["spec"] |= {
-        "concurrencyPolicy": "Forbid",
-        "suspend": spec.suspend or wanted.suspend or nodes is None,
-        "successfulJobsHistoryLimit": spec.successful_jobs_history_limit,
-        "failedJobsHistoryLimit": spec.failed_jobs_history_limit,
-    }
-    return found
+    return keeping_cron_job(applied, plan, schedule, suspend=wanted.suspend or nodes is None)
 
 
 def _parts(applied: Applied) -> list[tuple[Place, Mounts]]:

@@ -13,7 +13,7 @@ from avalanche_operator.keeping.forget import forget
 from avalanche_operator.kube.gateway import Gateway
 from avalanche_operator.kube.queue import Key
 from tests.fakes.twin import two_operators
-from tests.fakes.world import NAMESPACE, World, Writes, finished
+from tests.fakes.world import NAMESPACE, World, Writes, finished, undisturbed
 from tests.unit.operator.objects import DATABASE, S3_SPEC, policy_spec
 
 Object = dict[str, Any]
@@ -78,14 +78,7 @@ def _came_to(world: World) -> Object:
     }  # fmt: skip
 
 
-def _undisturbed() -> tuple[Object, int]:
-    world = _begin()
-    writes = Writes(world)
-    _play(world)
-    return _came_to(world), writes.count
-
-
-EXPECTED, WRITES = _undisturbed()
+EXPECTED, WRITES = undisturbed(_begin, _play, _came_to)
 
 
 def test_undisturbed_everything_succeeds() -> None:

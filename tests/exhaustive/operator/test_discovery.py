@@ -13,7 +13,7 @@ from avalanche_operator.api.restore import FromPolicy, RestoreRequestSpec
 from avalanche_operator.discovery import storage
 from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.restores.targets import choose_backup
-from tests.fakes.world import CHECKSUM, NAMESPACE, START, World, Writes
+from tests.fakes.world import CHECKSUM, NAMESPACE, START, World, Writes, undisturbed
 from tests.unit.operator.objects import DATABASE, S3_SPEC, policy_spec
 
 Object = dict[str, Any]
@@ -64,14 +64,7 @@ def _shown(world: World) -> Object:
 ENTRIES = (*(_entry(number) for number in range(5)), _entry(3, "hourly"))
 
 
-def _undisturbed() -> tuple[Object, int]:
-    world = _fresh(*ENTRIES)
-    writes = Writes(world)
-    world.run(12)
-    return _shown(world), writes.count
-
-
-EXPECTED, WRITES = _undisturbed()
+EXPECTED, WRITES = undisturbed(lambda: _fresh(*ENTRIES), lambda world: world.run(12), _shown)
 
 
 def test_everything_in_the_bucket_appears_with_its_status() -> None:

@@ -22,7 +22,7 @@ from avalanche_operator.jobs.build import PlanImpossible
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.objectives.decide import measured
 from avalanche_operator.policies.build import Applied
-from tests.fakes.world import NAMESPACE, World, Writes
+from tests.fakes.world import NAMESPACE, World, Writes, undisturbed
 from tests.unit.operator.objects import DATABASE, MAIL, S3_SPEC, applied, policy_spec
 
 Object = dict[str, Any]
@@ -345,14 +345,7 @@ def _came_to(world: World) -> Object:
     }
 
 
-def _undisturbed() -> tuple[Object, int]:
-    world = _begin()
-    writes = Writes(world)
-    _play(world)
-    return _came_to(world), writes.count
-
-
-EXPECTED, WRITES = _undisturbed()
+EXPECTED, WRITES = undisturbed(_begin, _play, _came_to)
 
 
 def test_undisturbed_each_failure_is_told_once_and_its_end_as_well() -> None:

@@ -37,7 +37,7 @@ from avalanche_operator.keeping.policy import looked_at
 from avalanche_operator.policies.build import backup_job
 from avalanche_operator.policies.decide import Runs, Tally
 from avalanche_operator.verifying.build import verification_cron_job
-from tests.fakes.world import NAMESPACE, World, Writes
+from tests.fakes.world import NAMESPACE, World, Writes, undisturbed
 from tests.unit.operator.objects import DATABASE, S3_SPEC, SETTINGS, applied, found, policy_spec
 
 Object = dict[str, Any]
@@ -380,14 +380,7 @@ def _without_times(came_to: Object) -> Object:
     return {**came_to, "retention": {**came_to["retention"], "lastTransitionTime": ""}}
 
 
-def _undisturbed() -> tuple[Object, int]:
-    world = _begin()
-    writes = Writes(world)
-    _play(world)
-    return _without_times(_came_to(world)), writes.count
-
-
-EXPECTED, WRITES = _undisturbed()
+EXPECTED, WRITES = undisturbed(_begin, _play, lambda world: _without_times(_came_to(world)))
 
 
 def test_undisturbed_what_is_held_stays_what_is_too_old_goes_and_what_is_erased_says_so() -> None:

@@ -15,7 +15,7 @@ from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.objectives.decide import Measured, after, judged, measured
 from avalanche_operator.policies.decide import Tally
 from tests.fakes.twin import two_operators
-from tests.fakes.world import NAMESPACE, World, Writes
+from tests.fakes.world import NAMESPACE, World, Writes, undisturbed
 from tests.unit.operator.objects import CHAT, DATABASE, MAIL, S3_SPEC, found, policy_spec
 
 Object = dict[str, Any]
@@ -233,14 +233,7 @@ def _came_to(world: World) -> Object:
     }
 
 
-def _undisturbed() -> tuple[Object, int]:
-    world = _world()
-    writes = Writes(world)
-    _story(world)
-    return _came_to(world), writes.count
-
-
-EXPECTED, WRITES = _undisturbed()
+EXPECTED, WRITES = undisturbed(_world, _story, _came_to)
 
 
 def test_undisturbed_it_is_told_that_it_is_missed_and_that_it_is_met_again() -> None:

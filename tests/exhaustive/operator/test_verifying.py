@@ -29,7 +29,7 @@ from avalanche_operator.verifying.decide import (
     verdict,
     verified,
 )
-from tests.fakes.world import NAMESPACE, World, Writes
+from tests.fakes.world import NAMESPACE, World, Writes, undisturbed
 from tests.unit.operator.objects import DATABASE, MAIL, S3_SPEC, applied, found, policy_spec
 
 Object = dict[str, Any]
@@ -335,14 +335,7 @@ def _came_to(world: World) -> Object:
     }
 
 
-def _undisturbed() -> tuple[Object, int]:
-    world = _begin()
-    writes = Writes(world)
-    _play(world)
-    return _came_to(world), writes.count
-
-
-EXPECTED, WRITES = _undisturbed()
+EXPECTED, WRITES = undisturbed(_begin, _play, _came_to)
 
 
 def test_undisturbed_damage_is_told_once_and_what_is_good_again_says_so() -> None:
