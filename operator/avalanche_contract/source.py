@@ -49,6 +49,15 @@ def _relative(path: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_relative)]
 
 
+class Preserve(Strict):
+    """What of files comes along besides contents, modes and times: into a backup, or back."""
+
+    ownership: bool = False
+    """Numbers of owner and group. An archive has them always; only root can give files away."""
+    extended_attributes: bool = False
+    """ACLs as well; never what makes programs run with rights."""
+
+
 class FilesSource(Strict):
     """Folders and files beneath ``root``."""
 
@@ -62,6 +71,8 @@ class FilesSource(Strict):
     exclude: tuple[str, ...] = ()
     """Patterns of :mod:`fnmatch` on the path relative to ``root``, or on the last name where they hold no ``/``."""
     one_file_system: bool = False
+    preserve: Preserve | None = None
+    """Of a source: what a backup holds, and is told of. Of a target: what is set."""
 
 
 Source = Annotated[PostgresqlSource | SqliteSource | FilesSource, Field(discriminator="kind")]

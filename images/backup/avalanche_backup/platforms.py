@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -52,13 +53,26 @@ def give_to(path: Path, owner: os.stat_result) -> None:
 
 def has_attributes(place: int | str) -> bool:
     """Say whether somebody gave a file, by its descriptor, or a folder, by its path, an ACL, capabilities or other extended attributes."""
-    if not hasattr(os, "listxattr"):
+    try:
+        return bool(attribute_names(place))
+    except OSError:  # who may not see them is not told of them
         return False
+
+
+def attribute_names(place: int | str) -> list[str]:
+    """Name the extended attributes that somebody gave a file, by its descriptor, or a folder, by its path.
+
+    :raises OSError: they cannot be read; a file system without any has none.
+    """
+    if not hasattr(os, "listxattr"):
+        return []
     try:
         names = os.listxattr(place) if isinstance(place, int) else os.listxattr(place, follow_symlinks=False)
-    except OSError:  # a file system without any
-        return False
-    return any(not name.startswith(_GIVEN_TO_ALL) for name in names)
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENOSYS):
+            return []
+        raise
+    return [name for name in names if not name.startswith(_GIVEN_TO_ALL)]
 
 
 _GIVEN_TO_ALL = ("security.selinux", "security.ima", "security.evm", "trusted.", "system.nfs4_acl", "btrfs.")

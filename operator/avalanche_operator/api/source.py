@@ -80,6 +80,15 @@ class Sqlite(ApiModel):
     """The database file, relative to the claim's root."""
 
 
+class Preserve(ApiModel):
+    """What of files matters besides contents, modes and times."""
+
+    ownership: bool = False
+    """Owner and group, by their numbers. A backup holds them always; with this, the plan of a restore that does not set them says so."""
+    extended_attributes: bool = False
+    """Extended attributes, and with them ACLs."""
+
+
 class Files(ApiModel):
     """Folders and files of a claim."""
 
@@ -93,6 +102,10 @@ class Files(ApiModel):
     """Patterns of names (`*.tmp`) or of paths (`cache/*`) that are left out."""
     one_file_system: bool = False
     """Do not follow into other file systems that are mounted beneath."""
+    preserve: Preserve | None = Field(
+        default=None,
+        description="What a backup holds besides contents, modes and times. A restore sets it where it asks for it too.",
+    )
 
 
 class PolicySource(ApiModel):

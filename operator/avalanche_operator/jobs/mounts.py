@@ -12,7 +12,7 @@ from typing import Literal
 from avalanche_contract.base import Credential
 from avalanche_contract.names import secret_file, source_mount, storage_mount
 from avalanche_contract.request import Encryption
-from avalanche_contract.source import FilesSource, PostgresqlSource, Source, SqliteSource
+from avalanche_contract.source import FilesSource, PostgresqlSource, Preserve, Source, SqliteSource
 from avalanche_contract.storage import AzureStorage, DirectoryStorage, GcsStorage, Place, S3Storage, Storage
 from avalanche_operator.api.common import (
     IdentityReference,
@@ -22,6 +22,7 @@ from avalanche_operator.api.common import (
 )
 from avalanche_operator.api.policy import PolicyEncryption, PolicySigning
 from avalanche_operator.api.source import PolicySource, Postgresql
+from avalanche_operator.api.source import Preserve as PolicyPreserve
 from avalanche_operator.api.storage import S3, Azure, BackupStorageSpec, GoogleCloudStorage
 
 _OneKey = KeyReference | RecipientsReference | IdentityReference | SigningKeyReference
@@ -226,8 +227,16 @@ def source_part(source: PolicySource, use: Literal["backup", "restore", "probe"]
         paths=files.paths,
         exclude=files.exclude,
         one_file_system=files.one_file_system,
+        preserve=preserve_part(files.preserve) if use == "backup" else None,
     )
     return request, Mounts(claims=(mount,))
+
+
+def preserve_part(spec: PolicyPreserve | None) -> Preserve | None:
+    """Give what of files is held, or set; ``None`` where nothing is."""
+    if spec is None or spec == PolicyPreserve():
+        return None
+    return Preserve(ownership=spec.ownership, extended_attributes=spec.extended_attributes)
 
 
 def _postgresql(name: str, found: Postgresql) -> tuple[Source, Mounts]:

@@ -246,7 +246,11 @@ def test_attributes_that_a_backup_does_not_hold_are_told_of(volume: Runner, root
     assert warnings(volume, volume.backup(source(root), kind="files")) == ""
     os.setxattr(root / ("file" if on == "a file" else "folder"), "user.origin", b"sequencer 7")
     told = warnings(volume, volume.backup(source(root), kind="files"))
-    assert f"'{on.partition(' ')[2]}' has an ACL" in told and "not part of a backup" in told
+    assert (
+        f"'{on.partition(' ')[2]}' has an ACL" in told
+        and "not part of this backup" in told
+        and "preserve.extendedAttributes" in told
+    )
 
 
 def test_attributes_that_a_system_gives_to_every_file_are_not_worth_a_word(

@@ -24,7 +24,7 @@ from avalanche_contract.base import Credential
 from avalanche_contract.names import BackupType
 from avalanche_contract.notification import Notifications
 from avalanche_contract.request import Anomaly, Compression, Encryption
-from avalanche_contract.source import FilesSource, PostgresqlSource, Source, SqliteSource
+from avalanche_contract.source import FilesSource, PostgresqlSource, Preserve, Source, SqliteSource
 from avalanche_contract.storage import AzureStorage, DirectoryStorage, GcsStorage, Place, S3Storage, Storage
 
 DATABASE, FILES = "database", "files"
@@ -86,7 +86,10 @@ class Configuration:
         if name == FILES:
             files = self._section.files
             self._refuse_own_backups(files)
-            return FilesSource(name=FILES, root=files.base_dir, paths=files.paths, exclude=files.exclude)
+            held = Preserve.model_validate(files.preserve.model_dump())
+            return FilesSource(
+                name=FILES, root=files.base_dir, paths=files.paths, exclude=files.exclude, preserve=held
+            )
         return self._database()
 
     def _refuse_own_backups(self, files: FilesSection) -> None:

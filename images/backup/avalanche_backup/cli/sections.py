@@ -44,6 +44,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PreserveSection(Section):
+    """What of files a backup holds besides contents, modes and times."""
+
+    ownership: bool = False
+    """Held always; with this, the plan of a restore that does not set it says so."""
+    extended_attributes: bool = False
+
+
 class FilesSection(Section):
     """Which files are backed up."""
 
@@ -55,6 +63,7 @@ class FilesSection(Section):
         "config",
     )
     exclude: tuple[str, ...] = ()
+    preserve: PreserveSection = PreserveSection()
 
 
 class DatabaseSection(Section):

@@ -18,6 +18,8 @@ from typing import Any
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import SourceInvalid
+from avalanche_backup.sources import attributes
+from avalanche_backup.sources.attributes import Attributes
 from avalanche_backup.sources.base import ProgressHook, Sink
 from avalanche_backup.sources.entries import PATH_MAX_BYTES
 from avalanche_backup.sources.tree import Found, shown, unreadable
@@ -26,6 +28,7 @@ CHUNK = 1024 * 1024
 BLOCK = tarfile.BLOCKSIZE
 RECORD = tarfile.RECORDSIZE
 WARNINGS_MAX = 20
+_NONE: Attributes = {}
 GONE_MIN, GONE_PERCENT = 10, 10
 """So many entries, and such a share of all, may go away under a backup: temporary files do, a tree does not."""
 
@@ -60,8 +63,8 @@ class Written:
         self.attributed += 1
         if self.attributed == 1:
             self.warn(
-                f"{shown(path)} has an ACL, capabilities or other extended attributes: they are not part of a backup, neither "
-                "its own nor those of any other file"
+                f"{shown(path)} has an ACL, capabilities or other extended attributes: they are not part of this backup, neither "
+                "its own nor those of any other file; preserve.extendedAttributes of the source takes them in"
             )
 
     def statistics(self) -> dict[str, int]:
@@ -75,8 +78,11 @@ class Written:
 class Archive:
     """One archive under way."""
 
-    def __init__(self, sink: Sink, index: Sink | None, progress: ProgressHook) -> None:
+    def __init__(
+        self, sink: Sink, index: Sink | None, progress: ProgressHook, *, holds_attributes: bool = False
+    ) -> None:
         self.written = Written()
+        self._holds_attributes = holds_attributes
         self._sink, self._index, self._progress = sink, index, progress
         self._offset = 0
         self._linked: dict[tuple[int, int], str] = {}
@@ -95,10 +101,9 @@ class Archive:
         if stat.S_ISREG(mode):
             self._add_file(found)
         elif stat.S_ISDIR(mode):
-            self._add_plain(found, tarfile.DIRTYPE, "directory")
+            place = f"/proc/self/fd/{found.folder}/{found.name}"
+            self._add_plain(found, tarfile.DIRTYPE, "directory", given=self._attributes(place, found.path))
             self.written.directories += 1
-            if platforms.has_attributes(f"/proc/self/fd/{found.folder}/{found.name}"):
-                self.written.has_attributes(found.path)
         elif stat.S_ISLNK(mode):
             self._add_link(found)
         else:
@@ -149,18 +154,25 @@ class Archive:
         status = os.fstat(descriptor)
         information = _information(found.path, status)
         information.size = status.st_size
-        self._header(information)
+        given = self._attributes(descriptor, found.path)
+        self._header(information, given)
         digest = hashlib.sha256()
         for chunk in _exactly(descriptor, status.st_size, found.path):
             digest.update(chunk)
             self._write(chunk)
         self._write(bytes(-status.st_size % BLOCK))
-        if platforms.has_attributes(descriptor):
-            self.written.has_attributes(found.path)
         self.written.files += 1
         self.written.bytes += status.st_size
         self._see_change(found.path, status, os.fstat(descriptor))
-        self._note(found.path, "file", status, sha256=digest.hexdigest())
+        self._note(found.path, "file", status, given, sha256=digest.hexdigest())
+
+    def _attributes(self, place: int | str, path: str) -> Attributes:
+        """Give what is held of the attributes of an entry; tell of it where that is not all."""
+        if self._holds_attributes:
+            return attributes.held(place, path)
+        if platforms.has_attributes(place):
+            self.written.has_attributes(path)
+        return {}
 
     def _see_change(self, path: str, before: os.stat_result, after: os.stat_result) -> None:
         """Say of a file that was written to while it was read that it may hold old and new, as tar and borg do."""
@@ -179,17 +191,22 @@ class Archive:
         self._add_plain(found, tarfile.SYMTYPE, "symlink", link=target)
         self.written.links += 1
 
-    def _add_plain(self, found: Found, kind: bytes, named: str, link: str = "") -> None:
+    def _add_plain(
+        self, found: Found, kind: bytes, named: str, link: str = "", given: Attributes = _NONE
+    ) -> None:
         information = _information(found.path, found.status)
         information.type = kind
         information.linkname = link
-        self._header(information)
-        self._note(found.path, named, found.status, **({"target": link} if link else {}))
+        self._header(information, given)
+        self._note(found.path, named, found.status, given, **({"target": link} if link else {}))
 
-    def _header(self, information: tarfile.TarInfo) -> None:
-        self._write(information.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+    def _header(self, information: tarfile.TarInfo, given: Attributes) -> None:
+        header = information.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        self._write(attributes.with_attributes(header, given))
 
-    def _note(self, path: str, kind: str, status: os.stat_result, **more: str) -> None:
+    def _note(
+        self, path: str, kind: str, status: os.stat_result, given: Attributes = _NONE, **more: str
+    ) -> None:
         self.written.entries += 1
         if self._index is None:
             return
@@ -197,6 +214,8 @@ class Archive:
             **_named("path", path), "type": kind, "size": status.st_size if kind == "file" else 0,
             "mode": f"{stat.S_IMODE(status.st_mode):04o}", "uid": status.st_uid, "gid": status.st_gid, "mtime_ns": status.st_mtime_ns,
         }  # fmt: skip
+        if given:
+            entry["attributes_sha256"] = attributes.digest(given)
         for name, value in more.items():
             entry |= _named(name, value)
         self._index.write((json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n").encode())

@@ -28,7 +28,7 @@ from avalanche_backup.sources.base import (
 from avalanche_backup.sources.extract import Stream, extract
 from avalanche_backup.sources.journal import settle, working_in
 from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
-from avalanche_contract.source import FilesSource
+from avalanche_contract.source import FilesSource, Preserve
 
 NAMES_MAX = 100
 
@@ -45,6 +45,7 @@ class FileTree:
         self.name = request.name
         self._root = Path(request.root)
         self._selection = Selection(request.root, request.paths, request.exclude, request.one_file_system)
+        self._preserve = request.preserve or Preserve()
         self.target = request.described or request.root
         self.selection: Mapping[str, Any] = {
             "paths": sorted(minimal(request.paths)),
@@ -88,7 +89,7 @@ class FileTree:
         del scratch
         self._check_root()
         moment = datetime.now(UTC)
-        archive = Archive(sink, beside, progress)
+        archive = Archive(sink, beside, progress, holds_attributes=self._preserve.extended_attributes)
         top: dict[str, None] = {}
         for found in walk(self._selection, archive.written.went_away):
             archive.add(found)
@@ -96,7 +97,7 @@ class FileTree:
                 top[shown(found.path).strip("'\"")] = None
         written = archive.finish()
         return Dump(
-            moment, written.statistics(), recreate={"paths": list(self._selection.paths)},
+            moment, written.statistics(), recreate={"paths": list(self._selection.paths), **_preserving(self._preserve)},
             warnings=tuple(written.warnings), files_included=tuple(top),
             empty="" if written.files + written.links else self._nothing(),
         )  # fmt: skip
@@ -191,6 +192,11 @@ class FileTree:
                 for each in folder.iterdir():
                     if not is_ours(each.name):
                         yield each.name if path == "." else f"{path}/{each.name}"
+
+
+def _preserving(preserve: Preserve) -> dict[str, dict[str, bool]]:
+    """Say in the metadata what matters besides contents, modes and times, and is held."""
+    return {"preserve": preserve.model_dump(by_alias=True)} if preserve != Preserve() else {}
 
 
 def settle_before(root: Path, target: str) -> None:

@@ -214,9 +214,7 @@ def _artifact(source: Source, upload: Upload, dump: Dump, role: str) -> Artifact
             "recreate": dict(dump.recreate) if role == "data" else {},
             "restore_command": ""
             if role == "index"
-            else restore_command(
-                "globals" if role == "globals" else source.kind, form, file, facts, older=_older_server(dump)
-            ),
+            else restore_command("globals" if role == "globals" else source.kind, form, file, facts, dump),
         }
     )
 
@@ -227,6 +225,7 @@ _BY_HAND = {
     "Custom": "pg_restore --exit-on-error --single-transaction --dbname=<database>",
     "Directory": "tar -xf - -C <empty folder> && pg_restore --exit-on-error --single-transaction --dbname=<database> <empty folder>",
 }
+_WITH_ATTRIBUTES = "--xattrs --xattrs-include='*' "
 _WITHOUT_TIMEOUT = "sed '1,40{/^SET transaction_timeout = 0;$/d}' | "
 _BY_HAND_OLDER = {
     "Plain": f"{_WITHOUT_TIMEOUT}{_PSQL}",
@@ -242,14 +241,17 @@ def _older_server(dump: Dump) -> bool:
     return 0 < server < 17 <= written_by
 
 
-def restore_command(kind: str, form: str, file: str, facts: StreamFacts, *, older: bool = False) -> str:
-    """Say how to restore an artifact by hand, with plain tools; ``older``: into a server that cannot take it as it is."""
+def restore_command(kind: str, form: str, file: str, facts: StreamFacts, dump: Dump) -> str:
+    """Say how to restore an artifact by hand, with plain tools."""
     unpack = _unpack(file, facts)
     if kind == "postgresql":
-        return f"{unpack} | {(_BY_HAND_OLDER if older else _BY_HAND)[form]}"
+        return f"{unpack} | {(_BY_HAND_OLDER if _older_server(dump) else _BY_HAND)[form]}"
     if kind == "globals":  # roles that exist already are errors that do no harm: it does not stop at them
         return f"{unpack} | psql --no-psqlrc --dbname=postgres"
-    return f"{unpack} > <database file>" if kind == "sqlite" else f"{unpack} | tar -xpf - -C <folder>"
+    if kind == "sqlite":
+        return f"{unpack} > <database file>"
+    held = (dump.recreate.get("preserve") or {}).get("extendedAttributes")
+    return f"{unpack} | tar {_WITH_ATTRIBUTES if held else ''}-xpf - -C <folder>"
 
 
 def _unpack(file: str, facts: StreamFacts) -> str:
