@@ -18,12 +18,15 @@ from typing import Any
 
 import pytest
 
-from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid
+from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, SourceInvalid, VerificationFailed
 from avalanche_backup.sources.archive import CHUNK
 from avalanche_backup.sources.base import Dump, Incoming
-from avalanche_backup.sources.extract import Stream, extract
+from avalanche_backup.sources.entries import Stream
+from avalanche_backup.sources.extract import extract
 from avalanche_backup.sources.files import FileTree
 from avalanche_backup.sources.tree import MARKER
+from avalanche_contract.request import Compression
+from avalanche_contract.result import Result
 from avalanche_contract.source import FilesSource
 from avalanche_contract.storage import DirectoryStorage, Storage
 from tests.integration.runs import PREFIX, Runner
@@ -399,6 +402,69 @@ def test_paths_that_the_backup_does_not_hold_are_refused(volume: Runner, tree: P
         volume.restore(made, source(tree), paths=("nowhere",))
 
 
+def test_a_restore_into_an_empty_folder_reads_the_backup_once(
+    volume: Runner, tree: Path, tmp_path: Path
+) -> None:
+    made = volume.backup(source(tree), kind="files")
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for each in (once, twice):
+        each.mkdir()
+    (once / "lost+found").mkdir()
+    (twice / "other").touch()
+    assert _steps(volume, made, once) == ["Restoring"]
+    assert _steps(volume, made, twice) == ["Checking", "Restoring"]
+    assert not (once / MARKER).exists() and (once / "data").is_dir()
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_what_was_written_into_an_empty_folder_goes_again_where_the_backup_is_damaged(
+    volume: Runner, tree: Path, tmp_path: Path, at: int
+) -> None:
+    (tree / "large").write_bytes(os.urandom(8_000_000))
+    made = volume.backup(source(tree), kind="files", compression=Compression(algorithm="None"))
+    stored = next(path for path in (tmp_path / "volume").rglob("*.tar"))
+    with stored.open("r+b") as file:
+        file.seek(stored.stat().st_size * at // 6)
+        file.write(b"damage")
+    target = tmp_path / "target"
+    (target / "lost+found").mkdir(parents=True)
+    with pytest.raises(VerificationFailed, match="untouched"):
+        volume.restore(made, source(target))
+    assert [each.name for each in target.iterdir()] == ["lost+found"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../neighbour", "..", "/neighbour", "", "a//b", ".avalanche-restore-incomplete"]
+)
+def test_taking_back_what_a_hostile_archive_wrote_removes_nothing_outside(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "neighbour").write_text("of somebody else")
+    archive = _archive(
+        ("data", tarfile.DIRTYPE, ""), ("data/file", tarfile.REGTYPE, ""), (name, tarfile.REGTYPE, "")
+    )
+    with pytest.raises(RestoreFailed, match="is empty again"):
+        _extract(target, archive, proven=False)
+    assert list(target.iterdir()) == []
+    assert (tmp_path / "neighbour").read_text() == "of somebody else"
+
+
+def test_a_folder_that_was_empty_when_it_was_looked_at_and_is_not_any_more_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(RestoreRefused) as raised:
+        _extract(tmp_path, _archive(("precious", tarfile.REGTYPE, "")), proven=False)
+    assert raised.value.reason == "TargetChanged"
+    assert [each.name for each in tmp_path.iterdir()] == ["precious"]
+
+
+def _steps(runner: Runner, made: Result, target: Path) -> list[str]:
+    runner.reported.phases.clear()
+    runner.restore(made, source(target))
+    return list(dict.fromkeys(step for step in runner.reported.phases if step != "Verifying"))
+
+
 def _fails(runner: Runner, wanted: FilesSource) -> Failure:
     with pytest.raises(SourceInvalid) as raised:
         runner.backup(wanted, kind="files")
@@ -416,11 +482,11 @@ def _archive(*entries: tuple[str, bytes, str]) -> bytes:
     return made.getvalue()
 
 
-def _extract(target: Path, archive: bytes) -> None:
+def _extract(target: Path, archive: bytes, *, proven: bool = True) -> None:
     def chunks() -> Iterator[bytes]:
         yield archive
 
-    FileTree(source(target)).restore(Incoming(chunks(), {}, target, lambda _: None))
+    FileTree(source(target)).restore(Incoming(chunks(), {}, target, lambda _: None, proven=proven))
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 CHUNK = 1024 * 1024
 PATH_MAX_BYTES = 64 * 1024
@@ -28,15 +27,58 @@ class ArchiveInvalid(ValueError):
     """The archive is not one that we write; the text says why."""
 
 
+class Stream:
+    """Chunks as a file that is read forwards, for :mod:`tarfile`."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest, self._position = chunks, memoryview(b""), 0
+
+    def read(self, size: int) -> bytes:
+        """Give ``size`` bytes, fewer only at the end."""
+        return b"".join(self.pieces(size))
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Give the next ``size`` bytes as they came, without a copy; fewer only at the end."""
+        while size > 0 and (self._rest or self._more()):
+            piece, self._rest = self._rest[:size], self._rest[size:]
+            self._position += len(piece)
+            size -= len(piece)
+            yield piece
+
+    def tell(self) -> int:
+        """Give how many bytes were read."""
+        return self._position
+
+    def seek(self, position: int) -> None:
+        """Pass over what lies before a position, as far as there is something.
+
+        :raises tarfile.ReadError: that would be backwards.
+        """
+        if position < self._position:
+            raise tarfile.ReadError("an entry lies before its own header")
+        for _ in self.pieces(position - self._position):
+            pass
+
+    def drain(self) -> None:
+        """Read on to the end: what was checked last counts too."""
+        self._rest = memoryview(b"")
+        for _ in self._chunks:
+            pass
+
+    def _more(self) -> bool:
+        self._rest = memoryview(next(self._chunks, b""))
+        return bool(self._rest)
+
+
 @contextmanager
-def opened(stream: Any) -> Iterator[tarfile.TarFile]:
+def opened(stream: Stream) -> Iterator[tarfile.TarFile]:
     """Open a stream of tar, read once from begin to end.
 
     :raises ArchiveInvalid: it is none.
     """
     try:
         archive = tarfile.open(  # noqa: SIM115 - only opening it is looked at here
-            fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=CHUNK, tarinfo=_Entry
+            fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape", tarinfo=_Entry  # type: ignore[call-overload]
         )  # fmt: skip
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise _invalid(error) from None
@@ -45,7 +87,7 @@ def opened(stream: Any) -> Iterator[tarfile.TarFile]:
 
 
 def entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Give each entry; its content is read before the next one is asked for.
+    """Give each entry; its :func:`content` is read before the next one is asked for, or passed over.
 
     :raises ArchiveInvalid: the next entry is not one that we write.
     """
@@ -54,18 +96,15 @@ def entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield entry
 
 
-def content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
-    """Give the bytes of a file, all of them or an error.
+def content(stream: Stream, entry: tarfile.TarInfo) -> Iterator[memoryview]:
+    """Give the bytes of a file whose header was just read, all of them or an error.
 
     :raises ArchiveInvalid: the archive ends within it.
     """
-    file, left = archive.extractfile(entry), entry.size
-    try:
-        while file is not None and left and (chunk := file.read(min(CHUNK, left))):
-            left -= len(chunk)
-            yield chunk
-    except (tarfile.TarError, OverflowError) as error:
-        raise _invalid(error) from None
+    left = entry.size
+    for piece in stream.pieces(entry.size):
+        left -= len(piece)
+        yield piece
     if left:
         raise ArchiveInvalid("the archive ends within a file")
 

@@ -11,13 +11,13 @@ import os
 import secrets
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from avalanche_backup import platforms
-from avalanche_backup.errors import Failure, RestoreFailed
-from avalanche_backup.sources.entries import ArchiveInvalid, content, entries, nanoseconds, opened
+from avalanche_backup.errors import RestoreFailed
+from avalanche_backup.sources.entries import ArchiveInvalid, Stream, content, entries, nanoseconds, opened
 from avalanche_backup.sources.reaching import Tree
 from avalanche_backup.sources.tree import is_ours, shown
 
@@ -28,37 +28,6 @@ _MODE = 0o777
 """Of files: set-id bits do not come back, a restore makes no program run as another user."""
 _FOLDER_MODE = 0o3777
 """Of folders: setgid and sticky say who may share them, and run nothing."""
-
-
-class Stream:
-    """Chunks as a file to read from, for :mod:`tarfile`; keeps the failure that ended them."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self._rest = chunks, b""
-        self.failure: Failure | None = None
-
-    def read(self, size: int) -> bytes:
-        """Give ``size`` bytes, fewer only at the end."""
-        parts, missing = [], size
-        while missing > 0:
-            if not self._rest:
-                try:
-                    self._rest = next(self._chunks, b"")
-                except Failure as failure:
-                    self.failure = failure
-                    raise
-                if not self._rest:
-                    break
-            taken, self._rest = self._rest[:missing], self._rest[missing:]
-            parts.append(taken)
-            missing -= len(taken)
-        return b"".join(parts)
-
-    def drain(self) -> None:
-        """Read on to the end: what was checked last counts too."""
-        self._rest = b""
-        for _ in self._chunks:
-            pass
 
 
 @dataclass
@@ -74,10 +43,17 @@ class Extracted:
     """Modes and times (ns) of folders, set last: writing into a folder changes its time, and may need its mode."""
 
 
-def extract(stream: Stream, root: int, paths: tuple[str, ...], seen: Seen | None = None) -> Extracted:
+def extract(
+    stream: Stream,
+    root: int,
+    paths: tuple[str, ...],
+    seen: Seen | None = None,
+    tops: set[str] | None = None,
+) -> Extracted:
     """Extract what lies at or beneath ``paths`` (empty is all) into the folder that ``root`` is open on.
 
-    Files are hashed where somebody looks at what is ``seen``.
+    Files are hashed where somebody looks at what is ``seen``. The names in the folder that anything was written to, or beneath,
+    are in ``tops``, also where this fails.
 
     :raises RestoreFailed: an entry would leave the root, or cannot be written.
     """
@@ -85,12 +61,12 @@ def extract(stream: Stream, root: int, paths: tuple[str, ...], seen: Seen | None
     with Tree(root, make=_make_folder) as tree, Tree(root) as linked:
         try:
             with opened(stream) as archive:
-                writing = _Writing(archive, tree, linked, done, seen)
+                writing = _Writing(stream, tree, linked, done, seen, set() if tops is None else tops)
                 for entry in entries(archive):
                     if chosen(entry.name, paths):
                         _put(writing, entry)
                     elif entry.isdir() and leads(entry.name, paths):
-                        _lead(entry, tree, done)
+                        _lead(writing, entry)
         except ArchiveInvalid as error:
             raise RestoreFailed(f"the archive cannot be read: {error}", reason="ArchiveInvalid") from None
         stream.drain()
@@ -104,12 +80,19 @@ def extract(stream: Stream, root: int, paths: tuple[str, ...], seen: Seen | None
 class _Writing:
     """One archive that is being written out."""
 
-    archive: tarfile.TarFile
+    stream: Stream
     tree: Tree
     linked: Tree
     """The same one: what a hard link leads to may lie far from it."""
     done: Extracted
     seen: Seen | None
+    tops: set[str]
+
+    def comes_to(self, entry: tarfile.TarInfo) -> str:
+        """Give the path of an entry that is going to be written, and remember where it begins."""
+        path = _checked(entry.name)
+        self.tops.add(path.partition("/")[0])
+        return path
 
 
 def _finish_folder(tree: Tree, path: str, mode: int, moment: int) -> None:
@@ -139,15 +122,15 @@ def leads(path: str, paths: tuple[str, ...]) -> bool:
     return any(os.path.normpath(each).startswith(f"{path}/") for each in paths)
 
 
-def _lead(entry: tarfile.TarInfo, tree: Tree, done: Extracted) -> None:
+def _lead(writing: _Writing, entry: tarfile.TarInfo) -> None:
     """Make a folder on the way to what was chosen, as the backup has it; one that is there stays as it is."""
-    path = _checked(entry.name)
-    if _make_folder(*tree.at(path, create=True)):
-        done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
+    path = writing.comes_to(entry)
+    if _make_folder(*writing.tree.at(path, create=True)):
+        writing.done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
 
 
 def _put(writing: _Writing, entry: tarfile.TarInfo) -> None:
-    path, done, sha256 = _checked(entry.name), writing.done, None
+    path, done, sha256 = writing.comes_to(entry), writing.done, None
     try:
         folder, name = writing.tree.at(path, create=True)
         if entry.isdir():
@@ -211,7 +194,7 @@ def _write_file(writing: _Writing, entry: tarfile.TarInfo, folder: int, name: st
     )
     try:
         try:
-            for chunk in content(writing.archive, entry):
+            for chunk in content(writing.stream, entry):
                 _write_all(descriptor, chunk)
                 if digest is not None:
                     digest.update(chunk)
@@ -267,7 +250,6 @@ def _beside() -> str:
     return f".avalanche-{secrets.token_hex(6)}"
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
+def _write_all(descriptor: int, rest: memoryview) -> None:
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -25,12 +25,16 @@ from avalanche_backup.sources.base import (
     Sink,
     TargetState,
 )
-from avalanche_backup.sources.extract import Stream, extract
+from avalanche_backup.sources.entries import Stream
+from avalanche_backup.sources.extract import extract
 from avalanche_backup.sources.journal import settle, working_in
+from avalanche_backup.sources.reaching import remove_tree
 from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
 from avalanche_contract.source import FilesSource, Preserve
 
 NAMES_MAX = 100
+LOST_AND_FOUND = "lost+found"
+"""What a new file system of Linux holds."""
 
 
 class FileTree:
@@ -123,9 +127,9 @@ class FileTree:
         )
 
     def proof(self, artifact: Mapping[str, Any]) -> Proof:
-        """Each file takes its place as it comes."""
+        """Each file takes its place as it comes; where nothing was before, all of them can be taken back."""
         del artifact
-        return "Decoded"
+        return "None" if self._is_bare() else "Decoded"
 
     def restore(self, incoming: Incoming) -> str:
         """Put files back; a marker lies in the root from the first write to the last."""
@@ -134,7 +138,12 @@ class FileTree:
 
     def _restore(self, incoming: Incoming) -> str:
         settle_before(self._root, self.target)
-        marker, paths = self._root / MARKER, incoming.paths
+        if not (incoming.proven or self._is_bare()):
+            raise RestoreRefused(
+                f"{self.target} was empty and is not any more: ask again, for a plan that says what is there",
+                reason="TargetChanged",
+            )
+        marker, paths, tops = self._root / MARKER, incoming.paths, set[str]()
         was_marked = marker.exists()
         stream = Stream(incoming.counted())
         try:
@@ -145,12 +154,13 @@ class FileTree:
             ) from None
         root = os.open(self._root, os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC)
         try:
-            done = extract(stream, root, paths)
-        except VerificationFailed as failure:
-            raise RestoreFailed(f"{failure.message}; {self.target} is marked by {MARKER}") from None
+            done = extract(stream, root, paths, tops=tops)
         except Failure as failure:
+            gone = not incoming.proven and self._take_back(tops)
+            reason = "RestoreFailed" if isinstance(failure, VerificationFailed) else failure.reason
             raise RestoreFailed(
-                f"{failure.message}; {self.target} is marked by {MARKER}", reason=failure.reason
+                f"{failure.message}; {self.target} {'is empty again' if gone else f'is marked by {MARKER}'}",
+                reason=reason,
             ) from None
         finally:
             os.close(root)
@@ -163,6 +173,24 @@ class FileTree:
             f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, owned by "
             "the user of the restore; ACLs and extended attributes are not part of a backup"
         )
+
+    def _is_bare(self) -> bool:
+        """Say whether there is nothing in the root, but for what every new file system has."""
+        try:
+            return all(each.name == LOST_AND_FOUND for each in self._root.iterdir())
+        except OSError:
+            return False
+
+    def _take_back(self, tops: set[str]) -> bool:
+        """Remove what was written into a bare root, and then the marker; say whether that could be done."""
+        for name in tops - {LOST_AND_FOUND}:
+            path = self._root / name
+            with suppress(OSError):
+                path.unlink() if path.is_symlink() or not path.is_dir() else remove_tree(path)
+        left = any(os.path.lexists(self._root / name) for name in tops - {LOST_AND_FOUND})
+        if not left:
+            (self._root / MARKER).unlink()
+        return not left
 
     def _compare(self, files: int, incoming: Incoming) -> None:
         wanted = (incoming.artifact.get("statistics") or {}).get("files")

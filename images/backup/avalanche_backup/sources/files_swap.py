@@ -17,7 +17,8 @@ from typing import Any
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, VerificationFailed
 from avalanche_backup.sources.base import Incoming, Kept, Proof
-from avalanche_backup.sources.extract import Extracted, Stream, chosen, extract
+from avalanche_backup.sources.entries import Stream
+from avalanche_backup.sources.extract import Extracted, chosen, extract
 from avalanche_backup.sources.files import FileTree, settle_before
 from avalanche_backup.sources.index import IndexInvalid, Listed, entries
 from avalanche_backup.sources.journal import Journal, is_marked_by_a_switch, ours, settle, working_in

@@ -119,9 +119,10 @@ def _execute(request: RestoreRequest, context: Context, chosen: _Chosen) -> Resu
         raise PlanChanged(
             "what is at the target is no longer what was approved: look at the new plan, and approve that one"
         )
-    for target in targets:
-        _check_artifact(context, chosen.reader, target.artifact, _proof(target, targets))
-    done = _restore_all(context, chosen, targets)
+    proofs = [_proof(target, targets) for target in targets]  # asked once: what is there may change meanwhile
+    for target, proof in zip(targets, proofs, strict=True):
+        _check_artifact(context, chosen.reader, target.artifact, proof)
+    done = _restore_all(context, chosen, targets, [each == "Decoded" for each in proofs])
     context.report.progress("Verifying", "", 0, None)
     return _result(request, plan, "Restored", "; ".join(done))
 
@@ -149,11 +150,13 @@ def _check_artifact(context: Context, reader: Reader, artifact: ArtifactMetadata
         ) from None
 
 
-def _restore_all(context: Context, chosen: _Chosen, targets: tuple[Target, ...]) -> list[str]:
+def _restore_all(
+    context: Context, chosen: _Chosen, targets: Sequence[Target], proven: Sequence[bool]
+) -> list[str]:
     done: list[str] = []
-    for target in targets:
+    for target, known in zip(targets, proven, strict=True):
         try:
-            done.append(_restore_one(context, chosen, target, proven=_proof(target, targets) == "Decoded"))
+            done.append(_restore_one(context, chosen, target, proven=known))
         except Failure as failure:
             if not done:
                 raise
@@ -196,7 +199,7 @@ def _restore_one(context: Context, chosen: _Chosen, target: Target, *, proven: b
             restore = partial(target.swap.restore, keep=target.keep, index=index)
         chunks = chosen.locks.guard(iter(read))
         try:
-            done = restore(Incoming(chunks, artifact.model_dump(), scratch, progress, target.paths))
+            done = restore(Incoming(chunks, artifact.model_dump(), scratch, progress, target.paths, proven))
         except Failure:
             if not (proven or read.ended):
                 _check_artifact(context, chosen.reader, artifact, "Decoded")

@@ -19,8 +19,7 @@ from pathlib import Path
 from avalanche_backup import platforms
 from avalanche_backup.errors import RestoreRefused, SourceInvalid, SourceUnavailable, VerificationFailed
 from avalanche_backup.sources.base import ProgressHook, Sink
-from avalanche_backup.sources.entries import ArchiveInvalid, content, entries, opened
-from avalanche_backup.sources.extract import Stream
+from avalanche_backup.sources.entries import ArchiveInvalid, Stream, content, entries, opened
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import explain, tail
 from avalanche_backup.sources.postgresql.dump import (
@@ -94,7 +93,7 @@ def unpack(chunks: Iterator[bytes], folder: Path, size: int) -> None:
     try:
         with opened(stream) as archive:
             for entry in entries(archive):
-                _unpack_one(archive, entry, folder)
+                _unpack_one(stream, entry, folder)
                 seen = seen or entry.name == TOC
         stream.drain()
     except ArchiveInvalid as error:
@@ -109,7 +108,7 @@ def unpack(chunks: Iterator[bytes], folder: Path, size: int) -> None:
         raise VerificationFailed(f"the archive has no {TOC}", reason="ArtifactIncomplete")
 
 
-def _unpack_one(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
+def _unpack_one(stream: Stream, entry: tarfile.TarInfo, folder: Path) -> None:
     plain = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not entry.issparse()
     if not (plain and _NAME.fullmatch(entry.name)):
         raise RestoreRefused(
@@ -124,7 +123,7 @@ def _unpack_one(archive: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) 
             f"the archive holds {entry.name} twice, which pg_dump does not write", reason="ArchiveInvalid"
         ) from None
     with os.fdopen(descriptor, "wb") as file:
-        for chunk in content(archive, entry):
+        for chunk in content(stream, entry):
             file.write(chunk)
 
 
