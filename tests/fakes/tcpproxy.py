@@ -17,6 +17,8 @@ class TcpProxy:
 
     def __init__(self, upstream: int) -> None:
         self.cut_after: int | None = None
+        self.cut_for_good = False
+        """Whether nobody gets through any more after that."""
         self.most = 0
         """How many bytes the server said in the longest connection."""
         self._upstream = upstream
@@ -66,6 +68,8 @@ class TcpProxy:
             if self.cut_after is None or said < self.cut_after:
                 return False
             self.cut_after = None
+            if self.cut_for_good:
+                self.close()
             return True
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from avalanche_backup.cli.output import plan_text
-from avalanche_backup.errors import RestoreFailed
+from avalanche_backup.errors import RestoreFailed, SourceInvalid
 from avalanche_backup.sources.base import Incoming
 from avalanche_backup.sources.postgresql import PostgresqlDatabase
 from avalanche_backup.sources.postgresql.swap import PostgresqlSwap
@@ -362,3 +362,50 @@ def test_a_dump_that_ends_our_transaction_harms_no_database_that_it_is_swapped_i
     with pytest.raises(RestoreFailed, match="which is as it was"):
         PostgresqlSwap(victim.source, tmp_path, switch_id(ends)).restore(incoming, keep=False)
     assert victim.rows() == " ".join(WORDS) and names(victim.server) == others
+
+
+OWN_ENDS = {
+    "a commit, and an error": "CREATE TABLE half (n int);\nCOMMIT;\nSELECT nonsense;\n",
+    "a rollback, and an error": "ROLLBACK;\nCREATE TABLE half (n int);\nSELECT nonsense;\n",
+    "a rollback in one line with more": "ROLLBACK\\; CREATE TABLE half (n int)\\; COMMIT;\nSELECT nonsense;\n",
+    "a rollback at the end": "CREATE TABLE half (n int);\nROLLBACK;\n",
+    "a commit and the start of another": "CREATE TABLE half (n int);\nCOMMIT AND CHAIN;\nSELECT nonsense;\n",
+}
+
+
+@pytest.mark.parametrize("case", OWN_ENDS)
+def test_a_dump_that_ends_our_transaction_in_place_is_told_and_the_database_is_marked(
+    victim: Victim, tmp_path: Path, case: str
+) -> None:
+    """Whether psql stops at an error or comes to the end without one: nothing is called rolled back, and nothing restored."""
+    with pytest.raises(RestoreFailed, match=r"ends the transaction .*NOT whole.*marks it") as failed:
+        restore(victim, OWN_ENDS[case].encode(), "Plain", tmp_path / "scratch")
+    assert failed.value.reason == "RestoreIncomplete" and "rolled back" not in failed.value.message
+    with pytest.raises(SourceInvalid) as refused:
+        PostgresqlDatabase(victim.source, tmp_path).inspect()
+    assert refused.value.reason == "RestoreIncomplete"
+    restore(victim, b"CREATE TABLE whole (n int);\n", "Plain", tmp_path / "again")
+    assert PostgresqlDatabase(victim.source, tmp_path).inspect().empty == ""
+
+
+@pytest.mark.parametrize("dump", [
+    "CREATE TABLE eats (n text);\nCOPY eats FROM stdin;\nx\n",
+    "CREATE TABLE eats (n text);\nSELECT 'no end",
+    "CREATE TABLE eats (n text);\nCREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1\n",
+])  # fmt: skip
+def test_a_dump_whose_end_swallows_our_commit_is_no_success(
+    untouched: Victim, tmp_path: Path, dump: str
+) -> None:
+    """Rows without an end take what follows for rows, and psql ends without an error."""
+    with pytest.raises(RestoreFailed, match="as it was") as failed:
+        restore(untouched, dump.encode(), "Plain", tmp_path / "scratch")
+    assert failed.value.reason == "RestoreRolledBack" and untouched.rows() == " ".join(WORDS)
+
+
+def test_a_dump_that_prints_much_and_commits_in_between_and_ends_well_is_restored(
+    victim: Victim, tmp_path: Path
+) -> None:
+    """A person's own dump may be several transactions: where all of it ran, all of it is there."""
+    dump = "SELECT repeat('COMMIT', 1000000);\nCREATE TABLE t (n int);\nCOMMIT;\nCREATE TABLE u (n int);\n"
+    restore(victim, dump.encode(), "Plain", tmp_path / "scratch")
+    assert victim.server.psql(victim.source.database, "SELECT to_regclass('t'), to_regclass('u')") == "t|u"

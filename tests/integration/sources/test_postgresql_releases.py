@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused
+from avalanche_backup.sources.base import Incoming
+from avalanche_backup.sources.postgresql import PostgresqlDatabase, outcome
 from avalanche_backup.sources.postgresql.clients import ENV_CLIENTS
+from avalanche_backup.sources.postgresql.scope import MARKER
 from avalanche_contract.result import Result
 from avalanche_contract.source import PostgresqlSource
 from avalanche_contract.storage import DirectoryStorage
+from tests.fakes.tcpproxy import TcpProxy, tcp_proxy
 from tests.integration import releases, servers
 from tests.integration.conftest import EDNA, FINGERPRINT, source_of
 from tests.integration.runs import Runner
@@ -151,3 +158,92 @@ def test_what_fails_behind_the_large_objects_leaves_nothing(fleet: Fleet, major:
         fleet.runner.restore(made, fleet.target(major, f"behind {major} {form}"))
     left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace; SELECT count(*) FROM pg_largeobject_metadata"
     assert server.psql(f"behind {major} {form}", left).split() == ["0", "0"]
+
+
+# --- what became of a transaction --------------------------------------------------------------------------
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("major", [15, 17, 18])
+def test_a_dump_that_ends_the_transaction_of_its_restore_is_told_and_the_database_is_marked(
+    fleet: Fleet, tmp_path: Path, major: int, form: str
+) -> None:
+    """The words of its COMMIT stand where a function had as many others: pg_dump never writes them."""
+    target = fleet.target(major, f"ends {major} {form}")
+    filler = "e" * 60
+    server, hostile = fleet.servers[major], "\n $$;\nCOMMIT;\nSELECT nonsense;\nSELECT $$"
+    server.psql(target.database, f"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1 -- {filler}\n $$")  # fmt: skip
+    whole = pg_dump(server, target.database, form, tmp_path, (filler.encode(), hostile.ljust(60).encode()))
+    with pytest.raises(RestoreFailed, match=r"nonsense.*ends the transaction.*NOT whole") as failed:
+        restore(target, whole, form, tmp_path)
+    assert failed.value.reason == "RestoreIncomplete"
+    assert server.psql(target.database, f"SELECT to_regnamespace('{MARKER}')") == MARKER
+
+
+@pytest.mark.parametrize("major", [15, 17, 18])
+def test_a_connection_that_is_lost_while_the_server_commits_is_a_restore_that_was_committed(
+    fleet: Fleet, tmp_path: Path, major: int
+) -> None:
+    dump = b"SELECT repeat('x', 1000000);\nCREATE TABLE t (n int);\n"
+    with tcp_proxy(fleet.servers[major].port) as proxy:
+        restore(through(proxy, fleet.target(major, f"measured {major}")), dump, "Plain", tmp_path)
+        target = through(proxy, fleet.target(major, f"lost {major}"))
+        # The last that the server says is that it committed, in 18 bytes.
+        proxy.cut_after = proxy.most - 8
+        restore(target, dump, "Plain", tmp_path)
+        assert proxy.cut_after is None, "the connection was cut"
+    assert fleet.servers[major].psql(target.database, "SELECT to_regclass('t')") == "t"
+
+
+def test_a_connection_that_is_lost_before_the_commit_is_a_restore_that_was_rolled_back(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    dump = b"SELECT repeat('x', 1000000);\nCREATE TABLE t (n int);\n"
+    with tcp_proxy(fleet.servers[15].port) as proxy:
+        target = through(proxy, fleet.target(15, "lost before"))
+        proxy.cut_after = 500_000
+        with pytest.raises(RestoreFailed, match="as it was") as failed:
+            restore(target, dump, "Plain", tmp_path)
+    assert failed.value.reason == "RestoreRolledBack"
+    assert fleet.servers[15].psql(target.database, "SELECT to_regclass('t')") == ""
+
+
+def test_a_server_that_stays_away_after_the_commit_was_sent_is_said_to_be_unknown(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome, "PATIENCE_SECONDS", 1)
+    dump = b"SELECT repeat('x', 1000000);\nCREATE TABLE t (n int);\n"
+    with tcp_proxy(fleet.servers[15].port) as proxy:
+        restore(through(proxy, fleet.target(15, "measured away")), dump, "Plain", tmp_path)
+        target = through(proxy, fleet.target(15, "away"))
+        proxy.cut_after, proxy.cut_for_good = proxy.most - 8, True
+        with pytest.raises(RestoreFailed, match="did not say whether it had committed") as failed:
+            restore(target, dump, "Plain", tmp_path)
+    assert failed.value.reason == "OutcomeUnknown"
+
+
+def through(proxy: TcpProxy, source: PostgresqlSource) -> PostgresqlSource:
+    return source.model_copy(update={"port": proxy.port, "ssl_mode": "disable"})
+
+
+def restore(target: PostgresqlSource, dump: bytes, form: str, scratch: Path) -> None:
+    """Restore bytes that no backup of ours wrote; their checksums were right."""
+    incoming = Incoming(iter([dump]), {"format": form, "source_bytes": len(dump)}, scratch, lambda _: None)
+    PostgresqlDatabase(target.model_copy(update={"format": form}), scratch).restore(incoming)
+
+
+def pg_dump(server: Postgres, database: str, form: str, folder: Path, instead: tuple[bytes, bytes]) -> bytes:
+    """Give a dump of a database in which one text stands instead of another."""
+    made = folder / "made"
+    subprocess.run(
+        [server.binaries / "pg_dump", f"--format={form.lower()}", "--compress=0", f"--file={made}", "-h", "127.0.0.1",
+         "-p", str(server.port), "-U", "avalanche", database],
+        env={"PGPASSWORD": servers.PASSWORD}, check=True,
+    )  # fmt: skip
+    for path in made.iterdir() if made.is_dir() else [made]:
+        path.write_bytes(path.read_bytes().replace(*instead))
+    if not made.is_dir():
+        return made.read_bytes()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in sorted(made.iterdir()):
+            archive.add(path, path.name)
+    return packed.getvalue()

@@ -11,20 +11,15 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from avalanche_backup.errors import RestoreFailed
 from avalanche_backup.sources.postgresql.clearing import clearing
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import error_line, query, tail
 from avalanche_backup.sources.postgresql.dump import ended, running
+from avalanche_backup.sources.postgresql.marking import MARK, incomplete
 from avalanche_backup.sources.postgresql.questions import STAYS
 from avalanche_backup.sources.postgresql.restore import run_psql
-from avalanche_backup.sources.postgresql.scope import MARKER, Scope
+from avalanche_backup.sources.postgresql.scope import Scope
 from avalanche_backup.sources.postgresql.target import remedy_for
-
-MARK = f"""CREATE SCHEMA {MARKER};
-COMMENT ON SCHEMA {MARKER} IS 'A restore into this database did not end. Restore again.';
-"""
-UNMARK = f"DROP SCHEMA {MARKER}"
 
 
 def restore_in_parallel(
@@ -36,7 +31,7 @@ def restore_in_parallel(
     scope: Scope,
     scratch: Path,
 ) -> None:
-    """Clear the database, mark it, and fill it. The caller checks what came back, and then calls :func:`unmark`.
+    """Clear the database, mark it, and fill it. The caller checks what came back, and then calls :func:`marking.unmark`.
 
     :raises RestoreFailed: ``RestoreRolledBack`` where it is as it was, ``RestoreIncomplete`` where it is marked.
     """
@@ -83,17 +78,3 @@ def kept_entries(listed: bytes, left_out: tuple[str, ...]) -> bytes:
     lines = listed.splitlines(keepends=True)
     beginnings = tuple(each.encode() for each in left_out)
     return b"".join(line for line in lines if not line.split(b" ", 3)[-1].startswith(beginnings))
-
-
-def unmark(clients: Clients, environment: dict[str, str]) -> None:
-    """Say that the database is whole."""
-    query(clients, environment, f"{UNMARK}; SELECT 'true'")
-
-
-def incomplete(what: str) -> RestoreFailed:
-    """Give the failure that says in what state the database is."""
-    return RestoreFailed(
-        f"{what}. The database is NOT whole: it holds a part of the backup, and the schema {MARKER} marks it. "
-        "Restore again; no backup is taken of it before that",
-        reason="RestoreIncomplete",
-    )

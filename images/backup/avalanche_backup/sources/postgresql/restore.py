@@ -4,29 +4,31 @@ psql gets our own ``\\restrict`` first, so that nothing in a dump is a command o
 that pg_dump wrote is taken out (:mod:`fitting`), because they do not nest. The COMMIT is the last line of what psql
 reads, and not psql's own: ``--single-transaction`` commits at any end of its input, also where whoever wrote it was killed midway.
 The transactions that pg_dump writes around large objects are taken out, which would commit before the end (:mod:`transactions`).
+What became of the transaction is asked, not concluded (:mod:`outcome`).
 """
 
 from __future__ import annotations
 
-import re
 import secrets
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from avalanche_backup.errors import RestoreFailed
+from avalanche_backup.errors import Failure, RestoreFailed
 from avalanche_backup.sources.postgresql.clients import Clients
 from avalanche_backup.sources.postgresql.connection import error_line, tail
+from avalanche_backup.sources.postgresql.marking import marked
+from avalanche_backup.sources.postgresql.outcome import Outcome, Told, outcome
 from avalanche_backup.sources.postgresql.target import remedy_for
 
 CHUNK = 1024 * 1024
-_AT_LINE = re.compile(r"<stdin>:(\d+):")
-_CONNECTION_LOST = re.compile(
-    r"server closed the connection|terminating connection|connection to (the )?server was lost|"
-    r"could not (send|receive) data|SSL SYSCALL|no connection to the server"
-)
+
+
+class _ArchiveNotRead(RestoreFailed):
+    """pg_restore stopped midway: in what state that leaves the database is said by :func:`run_psql`."""
 
 
 def sql_of_archive(clients: Clients, environment: dict[str, str], chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -55,72 +57,82 @@ def run_psql(
 ) -> None:
     """Run ``preamble`` and ``sql`` (of :func:`fitting.fitted`) in one transaction.
 
-    :raises RestoreFailed: the server refused something, and everything was rolled back; or it went away before it said
-        whether it had committed.
+    :raises RestoreFailed: ``RestoreRolledBack``; ``RestoreIncomplete``, which only a dump that ends the transaction itself
+        can do; ``OutcomeUnknown`` where the server went away while it committed, and stays away.
     """
-    errors = scratch / "psql.errors"
-    token = secrets.token_hex(16)
-    command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1",
+    told, errors = Told(secrets.token_hex(16)), scratch / "psql.errors"
+    # Not quiet: the tag of each statement says where a transaction ends.
+    command = [clients.tool("psql"), "--no-psqlrc", "--no-password", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1",
                "--file=-"]  # fmt: skip
-    lines = _Lines(_wrapped(sql, preamble, token))
-    with errors.open("wb") as stderr:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
-        )
-        whole = False
+    unread: Failure | None = None
+    with errors.open("wb") as stderr, _listened(command, environment, stderr, told) as process:
         try:
             with suppress(BrokenPipeError):
-                _feed(process, iter(lines))
-                whole = True
-            status = process.wait()
-        finally:
-            if process.poll() is None:  # a damaged dump: psql must not see its end
-                process.kill()
-                process.wait()
-            if process.stdin is not None:
+                _feed(process, _wrapped(sql, preamble, told))
+            process.wait()
+        except Failure as failure:
+            unread = failure
+    what = outcome(told, clients, environment)
+    if unread is None and what == "Whole":
+        return
+    if unread is not None and what != "Part" and not isinstance(unread, _ArchiveNotRead):
+        raise unread
+    line = unread.message if unread else _stopped(process.returncode, tail(errors))
+    raise _failed(what, line, clients, environment)
+
+
+@contextmanager
+def _listened(
+    command: list[str], environment: dict[str, str], stderr: IO[bytes], told: Told
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run psql, and hear what it says. One that still runs at the end is killed: of a damaged dump it must not see the end."""
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+    )
+    listener = threading.Thread(target=told.listen, args=(process.stdout,), name="psql", daemon=True)
+    listener.start()
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        listener.join()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
                 with suppress(BrokenPipeError):
-                    process.stdin.close()
-    if status:
-        raise _failed(status, tail(errors), lines.count if whole else None)
+                    pipe.close()
 
 
-class _Lines:
-    """Chunks, and how many lines they were."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks, self.count = chunks, 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._chunks:
-            self.count += chunk.count(b"\n")
-            yield chunk
-
-
-def _failed(status: int, said: str, lines: int | None) -> RestoreFailed:
-    """Say what is known: psql commits at the last of ``lines``; until then, whatever ends it rolls back.
-
-    ``lines`` is absent where psql did not get all of them.
-    """
+def _stopped(status: int, said: str) -> str:
+    if not status:
+        return "psql stopped: the dump ends in the middle of a statement, or of rows"
     line = error_line(said) if status > 0 else f"it was killed by signal {-status}"
-    whole = lines is not None
-    at = _AT_LINE.search(said.strip().rpartition("\n")[2])
-    committing = at is None or int(at[1]) == lines
-    if whole and (status < 0 or (committing and _CONNECTION_LOST.search(said))):
+    return f"psql stopped: {line}{remedy_for(line)}"
+
+
+def _failed(what: Outcome, line: str, clients: Clients, environment: dict[str, str]) -> RestoreFailed:
+    """Say in what state the database is."""
+    if what == "Part":
+        return marked(
+            clients, environment, f"{line}. The backup ends the transaction of its restore by itself, which pg_dump never writes"
+        )  # fmt: skip
+    if what == "Unknown":
         return RestoreFailed(
-            f"psql stopped: {line}. The server did not say whether it had committed: the database is wholly what it was, "
+            f"{line}. The server did not say whether it had committed: the database is wholly what it was, "
             "or wholly the backup; look at it, or restore again",
             reason="OutcomeUnknown",
         )
     return RestoreFailed(
-        f"psql stopped: {line}{remedy_for(line)}. Everything was rolled back: the database is as it was",
-        reason="RestoreRolledBack",
+        f"{line}. Everything was rolled back: the database is as it was", reason="RestoreRolledBack"
     )
 
 
-def _wrapped(sql: Iterator[bytes], preamble: str, token: str) -> Iterator[bytes]:
-    yield f"BEGIN;\n{preamble}\\restrict {token}\n".encode()
+def _wrapped(sql: Iterator[bytes], preamble: str, told: Told) -> Iterator[bytes]:
+    token = secrets.token_hex(16)
+    yield f"BEGIN;\n{told.beginning}\n{preamble}\\restrict {token}\n".encode()
     yield from sql
-    yield f"\n\\unrestrict {token}\nCOMMIT;\n".encode()
+    yield f"\n\\unrestrict {token}\n{told.end}\nCOMMIT;\n".encode()
 
 
 def _feed(process: subprocess.Popen[bytes], sql: Iterator[bytes]) -> None:
@@ -166,10 +178,7 @@ def _output_of(
     if failures:
         raise failures[0]
     if status:
-        raise RestoreFailed(
-            f"pg_restore stopped: {error_line(said)}. Everything was rolled back: the database is as it was",
-            reason="RestoreRolledBack",
-        )
+        raise _ArchiveNotRead(f"pg_restore stopped: {error_line(said)}")
 
 
 def _feed_archive(

@@ -33,7 +33,8 @@ from avalanche_backup.sources.postgresql.directory import dump_directory, unpack
 from avalanche_backup.sources.postgresql.dump import run_pg_dump
 from avalanche_backup.sources.postgresql.fitting import fitted
 from avalanche_backup.sources.postgresql.globals import run_pg_dumpall
-from avalanche_backup.sources.postgresql.parallel import incomplete, restore_in_parallel, unmark
+from avalanche_backup.sources.postgresql.marking import incomplete, unmark
+from avalanche_backup.sources.postgresql.parallel import restore_in_parallel
 from avalanche_backup.sources.postgresql.patterns import parse_pattern
 from avalanche_backup.sources.postgresql.questions import (
     ABILITIES,
