@@ -15,7 +15,13 @@ from avalanche_operator.kube.gateway import Gateway
 from avalanche_operator.policies.copies import can_be_mounted
 from avalanche_operator.restores.build import Prepared, Undone
 from avalanche_operator.restores.standing import by_name, policy_of
-from avalanche_operator.restores.targets import RestoreImpossible, choose_backup, chosen_sources, readers_of
+from avalanche_operator.restores.targets import (
+    RestoreImpossible,
+    choose_backup,
+    chosen_sources,
+    readers_of,
+    storages_of,
+)
 from avalanche_operator.restores.undoing import backup_of_undone
 from avalanche_operator.settings import Surroundings
 
@@ -124,7 +130,6 @@ def _lock_places(
     """Give (storage, prefix) of every destination of some policies; of several, one that no pod can mount is left out."""
     for each in readers:
         prefix = policy_prefix(namespace, each["metadata"]["name"])
-        named = [str(one["storageRef"]["name"]) for one in each["spec"]["destinations"]]
-        there = [name for name in named if name in storages]
+        there = [name for name in storages_of(each) if name in storages]
         mountable = [name for name in there if can_be_mounted(storages[name])]
         yield from ((name, prefix) for name in mountable or there)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable
 from itertools import combinations
 from typing import Any
 
+from pydantic import ValidationError
+
 from avalanche_contract.names import policy_prefix
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.api.policy import BackupPolicySpec
@@ -101,15 +103,30 @@ def _by_one_job(source: PolicySource) -> PolicySource:
 
 
 def readers_of(targets: Iterable[PolicySource], policies: Iterable[Object]) -> list[Object]:
-    """Give the policies that read what a restore writes to: they pause meanwhile."""
+    """Give the policies that read what a restore writes to: they pause meanwhile.
+
+    One whose spec cannot be read is among them: its CronJob is that of an earlier spec, and may read anything.
+    """
     written = list(targets)
     return [policy for policy in policies if _reads(policy, written)]
 
 
 def _reads(policy: Object, written: Iterable[PolicySource]) -> bool:
-    namespace, spec = policy["metadata"]["namespace"], BackupPolicySpec.model_validate(policy["spec"])
-    read = {each for source in spec.sources for each in _coordinates(source, namespace)}
-    return any(not read.isdisjoint(_coordinates(each, namespace)) for each in written)
+    namespace = policy["metadata"]["namespace"]
+    try:
+        spec = BackupPolicySpec.model_validate(policy["spec"])
+    except ValidationError:
+        return True
+    read = [_coordinates(source, namespace) for source in spec.sources]
+    if not all(read):  # a source of a kind that this release does not know
+        return True
+    return any(not set().union(*read).isdisjoint(_coordinates(each, namespace)) for each in written)
+
+
+def storages_of(policy: Object) -> tuple[str, ...]:
+    """Name the storages that a policy writes to, also where the rest of its spec cannot be read."""
+    references = [each.get("storageRef") or {} for each in policy["spec"].get("destinations") or ()]
+    return tuple(str(each["name"]) for each in references if "name" in each)
 
 
 def _coordinates(source: PolicySource, namespace: str) -> set[tuple[str, ...]]:

@@ -255,6 +255,24 @@ def test_a_policy_that_reads_the_target_only_since_the_job_was_made_needs_anothe
     assert world.status("RestoreRequest", "back")["pausedPolicies"] == ["late", "nightly"]
 
 
+@pytest.mark.parametrize("wrong", [
+    {"sources": [{"name": "db", "oracle": {"host": "db"}}]},
+    {"sources": [{"name": "db", "postgresql": {}}]},
+    {"compression": {"algorithm": "Brotli"}},
+    {"destinations": None},
+], ids=["a kind of source", "a source", "a value", "no destinations"])  # fmt: skip
+def test_a_policy_whose_spec_cannot_be_read_is_one_that_may_read_the_target(
+    world: World, wrong: Object
+) -> None:
+    """A newer release wrote it, or an older one: no restore fails over a policy of somebody else."""
+    digest = ask(world)
+    world.person("BackupPolicy", "from-elsewhere", {**policy_spec(FILES), **wrong})
+    approve(world, digest)
+    assert look(world, 3)["phase"] == "Restoring"
+    assert look(world)["pausedPolicies"] == ["from-elsewhere", "nightly"]
+    assert ("edna/from-elsewhere/" in str(executing(world))) == ("destinations" not in wrong), "its lock"
+
+
 def test_the_end_of_a_restore_wakes_the_policies_that_it_paused(world: World) -> None:
     approve(world, ask(world))
     world.run(4)
