@@ -220,6 +220,28 @@ def test_a_part_is_drilled_with_its_own_roles(
     postgres.psql("postgres", "".join(f"DROP ROLE {each};" for each in roles))
 
 
+@pytest.mark.parametrize(
+    "schema", ["public", "of its own", 'drill\'s "odd" one'], ids=["public", "own", "odd"]
+)
+def test_an_untrusted_extension_is_where_it_was(
+    runner: Runner, plain: PostgresqlSource, postgres: Postgres, schema: str
+) -> None:
+    """The dump makes it only where it is missing, and then names its functions by that schema."""
+    quoted = '"' + schema.replace('"', '""') + '"'
+    postgres.psql(
+        plain.database,
+        f"CREATE SCHEMA IF NOT EXISTS {quoted}; CREATE EXTENSION dblink WITH SCHEMA {quoted};"
+        f"CREATE VIEW connections AS SELECT {quoted}.dblink_get_connections()",
+    )
+    runner.backup(plain)
+    where = "SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'dblink'"
+    drill(
+        runner,
+        Query(sql=where, expect=postgres.psql(plain.database, where)),
+        Query(sql="SELECT count(*) FROM connections", expect="1"),
+    )
+
+
 def test_an_extension_that_is_not_installed_is_named(runner: Runner, plain: PostgresqlSource) -> None:
     made = runner.backup(plain)
     _change_metadata(runner, made, lambda each: each["recreate"]["extensions"].append("postgis"))

@@ -100,10 +100,13 @@ def test_clients_of_which_a_program_is_missing_are_passed_over(
     assert runner.metadata(runner.backup(new("CREATE TABLE t ()"))).tools["pg_dump"] == _newer(postgres, 2)
 
 
+@pytest.mark.parametrize("how", [("Plain", 1), ("Custom", 1), ("Directory", 1), ("Directory", 2)])
 def test_clients_without_restrict_restore_nothing_and_safe_older_ones_do(
-    runner: Runner, postgres: Postgres, new: New, clients: Clients
+    runner: Runner, postgres: Postgres, new: New, clients: Clients, how: tuple[str, int]
 ) -> None:
-    made, target = runner.backup(new("CREATE TABLE t (n int); INSERT INTO t VALUES (3)")), new()
+    """Of an archive as well, and by several jobs, where no psql takes part: pg_restore of that age has the same holes."""
+    source = new("CREATE TABLE t (n int); INSERT INTO t VALUES (3)").model_copy(update={"format": how[0]})
+    made, target = runner.backup(source), new().model_copy(update={"jobs": how[1]})
     old = clients("17.2")
     with pytest.raises(RestoreRefused, match=r"psql 17\.2 would run commands") as refused:
         runner.restore(made, target)

@@ -27,11 +27,13 @@ ABOUT = r"""SELECT json_build_object('size', pg_database_size(d.oid),
  'locale', coalesce(j ->> 'datlocale', j ->> 'daticulocale'), 'icu_rules', j ->> 'daticurules',
  'collation_version', j ->> 'datcollversion',
  'owner', pg_get_userbyid(datdba), 'extensions', (SELECT coalesce(json_agg(extname ORDER BY extname), '[]') FROM pg_extension),
+ 'extension_schemas', (SELECT coalesce(json_agg(json_build_object('name', extname, 'schema', nspname) ORDER BY e.oid), '[]')
+   FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = extnamespace),
  'settings', (SELECT coalesce(json_agg(s), '[]') FROM pg_db_role_setting, unnest(setconfig) AS s WHERE s !~ '^[^=]*\.' AND setdatabase = d.oid AND setrole = 0),
  'grants', (SELECT coalesce(json_agg(json_build_object('grantee', CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END,
    'privilege', privilege_type, 'grantable', is_grantable) ORDER BY grantee, privilege_type), '[]') FROM aclexplode(datacl)))
  FROM pg_database AS d, LATERAL to_json(d) AS j WHERE datname = current_database()"""
-"""What the database needs to be made anew. No ``grants`` are PostgreSQL's own: CONNECT and TEMPORARY for PUBLIC."""
+"""What the database needs to be made anew; the schemas of extensions in the order in which these were made. No ``grants`` are PostgreSQL's own: CONNECT and TEMPORARY for PUBLIC."""
 
 
 def contents(scope: Scope) -> str:

@@ -41,6 +41,7 @@ DATABASE = "restored"
 KNOWS_PROVIDERS = 15
 """From this major on, a database says whose locale it has."""
 _SCHEMAS = f"SELECT coalesce(json_agg(nspname ORDER BY nspname), '[]') FROM pg_namespace WHERE {USER_SCHEMA}"  # noqa: S608
+_UNTRUSTED = "SELECT coalesce(json_agg(DISTINCT name), '[]') FROM pg_available_extension_versions WHERE superuser AND NOT trusted"
 
 _ANSWER = (
     "SELECT json_build_object('found', EXISTS (SELECT FROM asked), 'value', (SELECT * FROM asked)::text)"
@@ -131,7 +132,7 @@ def _prepared(
     note = _create_database(admin, recreate, role, programs.major)
     inside = _environment(place, place.superuser, DATABASE)
     if not superuser:
-        _execute(inside, _extensions(inside, recreate))
+        _execute(inside, _extensions(recreate, role, query(_clients(), inside, _UNTRUSTED)))
         _execute(inside, _grants(recreate, role, query(_clients(), inside, _SCHEMAS)))
     source = _source(place, role, DATABASE)
     return Throwaway(
@@ -195,16 +196,21 @@ def _locale(recreate: Mapping[str, Any], major: int) -> str:
     return f"{words} LOCALE_PROVIDER libc" if major >= KNOWS_PROVIDERS else words
 
 
-def _extensions(admin: dict[str, str], recreate: Mapping[str, Any]) -> list[str]:
-    """Make the extensions that only a superuser may."""
-    wanted = [str(each) for each in recreate.get("extensions") or ()]
-    untrusted = query(
-        _clients(), admin,
-        "SELECT coalesce(json_agg(DISTINCT name), '[]') FROM pg_available_extension_versions WHERE superuser AND NOT trusted",
-    )  # fmt: skip
-    return [
-        f"CREATE EXTENSION IF NOT EXISTS {identifier(each)} CASCADE" for each in wanted if each in untrusted
-    ]
+def _extensions(recreate: Mapping[str, Any], role: str, untrusted: Iterable[str]) -> Iterator[str]:
+    """Make the extensions that only a superuser may, each in the schema that it was in, which the role that restores owns.
+
+    Older backups do not name the schema, and it is ``public`` then.
+    """
+    known = {each["name"]: each["schema"] for each in recreate.get("extension_schemas") or ()}
+    only_a_superuser = set(untrusted)
+    # In the order in which they were made: what one needs is there before it, in a schema of its own.
+    for name in dict.fromkeys([*known, *map(str, recreate.get("extensions") or ())]):
+        if name not in only_a_superuser:
+            continue
+        schema = str(known.get(name, "public"))
+        if not schema.startswith("pg_"):
+            yield f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)} AUTHORIZATION {role}"
+        yield f"CREATE EXTENSION IF NOT EXISTS {identifier(name)} WITH SCHEMA {identifier(schema)} CASCADE"
 
 
 def _execute(environment: dict[str, str], statements: Iterable[str]) -> None:
