@@ -175,6 +175,27 @@ def test_the_plan_of_an_undo_shows_what_goes_and_who_uses_it(
     assert target.used_by == ("1 sessions of avalanche",)
 
 
+def test_the_plan_of_an_undo_shows_how_much_goes_and_how_much_comes_back(
+    runner: Runner, postgres: Postgres, database: PostgresqlSource, lite: SqliteSource
+) -> None:
+    of_database, of_file = runner.backup(database), runner.backup(lite)
+    postgres.psql(
+        database.database,
+        "CREATE TABLE large AS SELECT repeat(md5(n::text), 9) FROM generate_series(1, 9000) AS n",
+    )
+    sql(lite, "CREATE TABLE large AS SELECT zeroblob(1000000)")
+    before = int(postgres.psql(database.database, "SELECT pg_database_size(current_database())"))
+    size = Path(lite.path).stat().st_size
+    for made, source, there in ((of_database, database, before), (of_file, lite, size)):
+        runner.restore(made, source, strategy="Swap", keep_previous=True)
+        runner.undo(source)
+        [target] = runner.reported.plans[-1].targets
+        assert 0.9 * there < target.source_bytes < 1.1 * there
+        assert f", {target.source_bytes:,} bytes) takes its place" in target.action
+        now = int(target.found.removesuffix(" bytes").rpartition(", ")[2].replace(",", ""))
+        assert 0 < now < there - 900_000
+
+
 def test_an_approval_of_an_undo_counts_for_one_request_alone(
     runner: Runner, database: PostgresqlSource
 ) -> None:

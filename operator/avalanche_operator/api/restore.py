@@ -206,7 +206,7 @@ class PlannedTarget(ApiModel):
     size_bytes: Annotated[int, Field(ge=0)] = 0
     """Stored bytes."""
     source_bytes: Annotated[int, Field(ge=0)] = 0
-    """Bytes to be written."""
+    """Bytes to be written; of an undo those that come back, where they are known."""
     strategy: Literal["Swap", "InPlace"] = "InPlace"
     """`Swap`: beside the target, all or nothing. `InPlace`: into it."""
     strategy_reason: Text = ""

@@ -220,6 +220,9 @@ class Swap(Protocol):
     def standing(self) -> str:
         """Say what is at the target and an undo takes away: what its approval stands for. Changes nothing."""
 
+    def sizes(self, kept: Kept) -> tuple[int, int]:
+        """Give how many bytes are at the target, and how many an undo brings back; 0 where that is not cheap to know."""
+
     def undo(self, kept: Kept) -> str:
         """Let what was kept take its place again; what was restored goes. Say in one sentence what was done.
 

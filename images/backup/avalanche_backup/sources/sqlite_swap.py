@@ -109,6 +109,14 @@ class SqliteSwap:
         names = self._database.inspect_target({}).facts
         return f"{status.st_dev}:{status.st_ino} {names}" if status is not None else "no file"
 
+    def sizes(self, kept: Kept) -> tuple[int, int]:
+        """Give the sizes of the two files."""
+        now, back = (
+            each.stat().st_size if each.exists() else 0
+            for each in (self._place, self._place.with_name(kept.name))
+        )
+        return now, back
+
     def undo(self, kept: Kept) -> str:
         """Give the name back to the file that was kept."""
         self._settle()

@@ -31,6 +31,8 @@ class Undone:
     """What is there now, and goes."""
     state: TargetState
     """The same for a person, and who uses it."""
+    sizes: tuple[int, int]
+    """Bytes that are there now, and that come back; 0 where they are not known."""
 
     @property
     def target(self) -> str:
@@ -113,7 +115,10 @@ def _open(request: UndoRequest, source: Source, number: int, context: Context) -
             f"{swap.target}: several restores kept something ({', '.join(each.name for each in kept)}): say which one is undone",
             reason="SeveralKept",
         )
-    return Undone(source, swap, kept[0], swap.standing(), _state(source, scratch)) if kept else None
+    if not kept:
+        return None
+    (only,) = kept
+    return Undone(source, swap, only, swap.standing(), _state(source, scratch), swap.sizes(only))
 
 
 def _state(source: Source, scratch: Path) -> TargetState:
@@ -126,18 +131,23 @@ def _state(source: Source, scratch: Path) -> TargetState:
 def _describe(undone: Undone) -> TargetPlan:
     killed = undone.kept.unfinished
     brought = "a restore that was killed while it switched" if killed else "what the restore brought"
+    now, back = undone.sizes
     return TargetPlan(
         artifact=undone.source.name,
         kind=undone.source.kind,
         target=undone.target,
         state="HoldsData",
-        found=f"{brought}: {undone.state.found}",
+        found=f"{brought}: {undone.state.found}{_bytes(now)}",
         used_by=undone.state.used_by[:10],
         size_bytes=0,
-        source_bytes=0,
+        source_bytes=back,
         strategy="Swap",
-        action=f"what was there before the restore ({undone.kept.name}) takes its place again; what was restored, and was written since, goes",
+        action=f"what was there before the restore ({undone.kept.name}{_bytes(back)}) takes its place again; what was restored, and was written since, goes",
     )
+
+
+def _bytes(size: int) -> str:
+    return f", {size:,} bytes" if size else ""
 
 
 def _undo_all(undone: tuple[Undone, ...], context: Context) -> list[str]:

@@ -58,6 +58,14 @@ NEIGHBOURS = """SELECT coalesce(json_agg(json_build_object('name', datname, 'oid
  'fresh', NOT datallowconn AND datconnlimit = 0 AND shobj_description(oid, 'pg_database') IS NULL) ORDER BY oid), '[]') FROM pg_database"""
 
 
+def size_of(name: str) -> str:
+    """Ask how large another database is; 0 where the role may not know."""
+    return (
+        "SELECT to_json(coalesce(sum(CASE WHEN has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE') "
+        f"THEN pg_database_size(oid) END), 0)) FROM pg_database WHERE datname = {literal(name)}"
+    )
+
+
 def name_beside(database: str, word: str, switch: str) -> str:
     """Name a database beside another one: ``<database>_<word>_<eight hex digits>``, shortened to what a name may have."""
     own = hashlib.sha256(f"{switch}/{database}".encode()).hexdigest()[:8]

@@ -124,6 +124,14 @@ class PostgresqlSwap:
         found = query(self._psql, self._environment, contents(Scope()))
         return f"database {self._properties['oid']}: {found['names']}, {found['large_objects']} large objects"
 
+    def sizes(self, kept: Kept) -> tuple[int, int]:
+        """Ask the server for the sizes of both databases; that of the kept one is told to who may connect to it."""
+        with suppress(Failure):
+            return int(self._properties["size"]), int(
+                query(self._psql, self._environment, beside.size_of(kept.name))
+            )
+        return 0, 0
+
     def undo(self, kept: Kept) -> str:
         """Give the name back, and drop what was restored."""
         self._settle()
