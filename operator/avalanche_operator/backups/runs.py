@@ -8,6 +8,8 @@ from typing import Any
 from avalanche_contract import names
 from avalanche_contract.log import Answer
 from avalanche_operator.api.backup import BackupSpec, BackupStatus
+from avalanche_operator.applying.applied import apply_to
+from avalanche_operator.applying.build import backup_job, manual_run
 from avalanche_operator.backups.build import manual_identity, manual_job_name, run_of_job
 from avalanche_operator.backups.decide import Told
 from avalanche_operator.jobs.asked import backup_of
@@ -16,8 +18,6 @@ from avalanche_operator.jobs.observe import Outcome, controlled_by
 from avalanche_operator.jobs.run import NameTaken, look, look_at, read_answer
 from avalanche_operator.kube.conditions import find_condition
 from avalanche_operator.kube.gateway import Refused
-from avalanche_operator.policies.applied import apply_to
-from avalanche_operator.policies.build import backup_job, manual_run
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]

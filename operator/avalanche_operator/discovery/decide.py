@@ -21,13 +21,13 @@ from avalanche_contract.request import COPIES_MAX, CatalogRequest
 from avalanche_contract.result import Entry
 from avalanche_operator.api.backup import BackupSpec, BackupStatus, Verification
 from avalanche_operator.api.storage import BackupStorageStatus, SyncStatus
+from avalanche_operator.applying.schedule import next_time
 from avalanche_operator.backups.build import manual_identity, run_of_job
 from avalanche_operator.backups.decide import DISTRUSTED, readable, succeeded_by_entry
 from avalanche_operator.discovery.build import discovered
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.keeping.decide import missing, places_of
 from avalanche_operator.kube.conditions import Verdict
-from avalanche_operator.policies.schedule import next_time
 
 Object = dict[str, Any]
 Identity = tuple[str, str]

@@ -13,6 +13,7 @@ from avalanche_contract.request import CatalogRequest
 from avalanche_contract.result import Entry
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.api.storage import BackupStorageSpec, BackupStorageStatus
+from avalanche_operator.applying.schedule import ScheduleInvalid, resolve
 from avalanche_operator.backups.write import write_status
 from avalanche_operator.discovery.build import discovered, page_job, page_request
 from avalanche_operator.discovery.decide import (
@@ -34,7 +35,6 @@ from avalanche_operator.jobs.probing import refused
 from avalanche_operator.jobs.run import NameTaken, look, read_answer
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.kube.gateway import Refused
-from avalanche_operator.policies.schedule import ScheduleInvalid, resolve
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]

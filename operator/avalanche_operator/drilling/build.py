@@ -11,10 +11,10 @@ from avalanche_contract import names
 from avalanche_contract.request import DrillRequest, Newest, Query
 from avalanche_operator.api.drill import PolicyDrill
 from avalanche_operator.api.scratch import Scratch
+from avalanche_operator.applying.build import Applied, keeping_cron_job
+from avalanche_operator.applying.schedule import spread
 from avalanche_operator.jobs.build import JobPlan, PlanImpossible, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, identity_part, storage_part
-from avalanche_operator.policies.build import Applied, keeping_cron_job
-from avalanche_operator.policies.schedule import spread
 
 Object = dict[str, Any]
 

@@ -11,6 +11,8 @@ from typing import Any
 from avalanche_contract.request import DrillRequest, Newest
 from avalanche_operator.api.drill import DrillRun, DrillsStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
+from avalanche_operator.applying.build import Applied
+from avalanche_operator.applying.owned import apply_owned, remove_owned
 from avalanche_operator.backups.write import write_each
 from avalanche_operator.drilling.build import drill_cron_job, drill_mounts, drill_name, drill_schedule
 from avalanche_operator.drilling.decide import after, after_drill, drilled, verdict
@@ -21,8 +23,6 @@ from avalanche_operator.jobs.series import Series, ended
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.notifications.build import Telling
 from avalanche_operator.notifications.run import advance, let_go
-from avalanche_operator.policies.build import Applied
-from avalanche_operator.policies.owned import apply_owned, remove_owned
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 from avalanche_contract import names
 from avalanche_operator.api.backup import BackupSpec, BackupStatus, Refusal
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.applied import apply_to
 from avalanche_operator.backups.write import write_status
 from avalanche_operator.jobs.build import JobPlan, Placement, PlanImpossible, job, nonce_of
 from avalanche_operator.jobs.observe import is_finished
@@ -21,7 +22,6 @@ from avalanche_operator.keeping.decide import Step, after_change, healed_in, nex
 from avalanche_operator.keeping.forget import forget
 from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.kube.gateway import Refused
-from avalanche_operator.policies.applied import apply_to
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]

@@ -20,9 +20,9 @@ from avalanche_operator.api.pod import PodTemplate
 from avalanche_operator.api.policy import PolicySigning
 from avalanche_operator.api.retention import PolicyRetention
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.build import Applied, keeping_cron_job
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, signing_part, storage_part, trusting
-from avalanche_operator.policies.build import Applied, keeping_cron_job
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]

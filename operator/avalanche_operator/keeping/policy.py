@@ -9,6 +9,9 @@ from avalanche_contract.request import CleanupRequest
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.api.retention import CleanupStatus
+from avalanche_operator.applying.build import Applied
+from avalanche_operator.applying.owned import apply_owned, remove_owned
+from avalanche_operator.applying.schedule import resolve
 from avalanche_operator.backups.write import write_each
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import nonce_of
@@ -26,9 +29,6 @@ from avalanche_operator.keeping.decide import (
 )
 from avalanche_operator.keeping.forget import forget
 from avalanche_operator.kube.conditions import Verdict
-from avalanche_operator.policies.build import Applied
-from avalanche_operator.policies.owned import apply_owned, remove_owned
-from avalanche_operator.policies.schedule import resolve
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]

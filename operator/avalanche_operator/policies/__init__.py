@@ -1,1 +1,1 @@
-"""BackupPolicy: its CronJob, its probe, and what its runs came to. ``schedule``, ``build`` and ``decide`` are pure."""
+"""BackupPolicy: its CronJob, its probe, and what its runs came to. ``decide`` is pure; what a policy comes to is in ``applying``."""

@@ -13,7 +13,7 @@ from avalanche_operator.api.policy import BackupPolicyStatus
 from avalanche_operator.backups.decide import is_at_home
 from avalanche_operator.jobs.build import pinned_nodes
 from avalanche_operator.keeping.decide import forgotten_phase
-from avalanche_operator.kube.conditions import Verdict, find_condition
+from avalanche_operator.kube.conditions import Verdict
 from avalanche_operator.notifications.decide import Order, order_of
 
 Object = dict[str, Any]
@@ -36,29 +36,6 @@ class Runs:
     """LastRunSucceeded; ``None`` before the first run ended."""
     damaged: tuple[str, ...] = ()
     """The Backups that were found damaged, with no good copy."""
-
-
-def storage_verdict(storage: Object | None, name: str) -> Verdict | None:
-    """Say what is wrong with the storage of a policy, or ``None``."""
-    if storage is None:
-        return Verdict("Ready", "False", "StorageNotFound", f"BackupStorage {name} does not exist: create it")
-    found = find_condition((storage.get("status") or {}).get("conditions") or (), "Ready")
-    if found is None or found["status"] == "Unknown":
-        return Verdict(
-            "Ready", "Unknown", "StorageNotProbed", f"BackupStorage {name} is not known to be usable yet"
-        )
-    if found["status"] == "False":
-        return Verdict(
-            "Ready",
-            "False",
-            "StorageNotReady",
-            f"BackupStorage {name}: {found['reason']}: {found.get('message', '')}",
-        )
-    if storage["spec"].get("accessMode") == "ReadOnly":
-        return Verdict(
-            "Ready", "False", "StorageReadOnly", f"BackupStorage {name} is ReadOnly: nothing is written to it"
-        )
-    return None
 
 
 class Tally:

@@ -11,11 +11,11 @@ from avalanche_contract.base import format_time
 from avalanche_contract.names import slot_of_job
 from avalanche_operator.api.notification import NotificationStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus, CountedSlots
+from avalanche_operator.applying.schedule import zone
 from avalanche_operator.notifications.build import Telling
 from avalanche_operator.notifications.decide import wanted
 from avalanche_operator.notifications.missed import MOST, Missed, counted, mark_of, missed, passed_over
 from avalanche_operator.notifications.run import advance, let_go
-from avalanche_operator.policies.schedule import zone
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]

@@ -11,6 +11,10 @@ from avalanche_contract import names
 from avalanche_contract.base import format_time
 from avalanche_operator.api.common import ApiModel, ProbeStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus, Identity
+from avalanche_operator.applying.applied import apply_to
+from avalanche_operator.applying.build import Applied, cron_job, cron_job_name, probe_job
+from avalanche_operator.applying.owned import apply_owned
+from avalanche_operator.applying.schedule import ScheduleInvalid, next_time, resolve, zone
 from avalanche_operator.backups.build import scheduled_backup
 from avalanche_operator.drilling.policy import Drills, apply_drill, look_at_drills
 from avalanche_operator.jobs.build import PlanImpossible, fingerprint, job
@@ -24,12 +28,8 @@ from avalanche_operator.kube.events import news, write_status
 from avalanche_operator.kube.gateway import Refused
 from avalanche_operator.kube.queue import Key
 from avalanche_operator.objectives.policy import Aimed, look_at_objectives
-from avalanche_operator.policies.applied import apply_to
-from avalanche_operator.policies.build import Applied, cron_job, cron_job_name, probe_job
 from avalanche_operator.policies.decide import Runs, Tally, paused, stranded, surplus_jobs
 from avalanche_operator.policies.missing import Slots, look_at_slots, runs_known
-from avalanche_operator.policies.owned import apply_owned
-from avalanche_operator.policies.schedule import ScheduleInvalid, next_time, resolve, zone
 from avalanche_operator.settings import Surroundings
 from avalanche_operator.verifying.policy import Read, apply_verification, look_at_verifications
 

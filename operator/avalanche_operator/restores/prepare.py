@@ -9,10 +9,10 @@ from avalanche_contract.names import policy_prefix
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import RestoreRequestSpec, RestoreRequestStatus
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.copies import can_be_mounted
 from avalanche_operator.jobs.build import IdentitiesDiffer, service_account
 from avalanche_operator.kube.conditions import find_condition
 from avalanche_operator.kube.gateway import Gateway
-from avalanche_operator.policies.copies import can_be_mounted
 from avalanche_operator.restores.build import Prepared, Undone
 from avalanche_operator.restores.standing import by_name, policy_of
 from avalanche_operator.restores.targets import (

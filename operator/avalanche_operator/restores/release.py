@@ -19,11 +19,11 @@ from __future__ import annotations
 from typing import Any
 
 from avalanche_contract import names
+from avalanche_operator.applying.build import cron_job_name
 from avalanche_operator.backups.build import scheduled_backup
 from avalanche_operator.jobs.observe import is_finished
 from avalanche_operator.jobs.run import look_at
 from avalanche_operator.kube.gateway import Gateway
-from avalanche_operator.policies.build import cron_job_name
 from avalanche_operator.restores.build import Prepared
 
 Object = dict[str, Any]

@@ -8,11 +8,11 @@ from typing import Any
 from avalanche_contract import names
 from avalanche_contract.request import Rotation, VerifyRequest
 from avalanche_contract.storage import Place
+from avalanche_operator.applying.build import Applied, keeping_cron_job
+from avalanche_operator.applying.schedule import spread
 from avalanche_operator.jobs.build import JobPlan, nonce_of
 from avalanche_operator.jobs.mounts import Mounts, storage_part, trusting
 from avalanche_operator.notifications.build import notifications_part
-from avalanche_operator.policies.build import Applied, keeping_cron_job
-from avalanche_operator.policies.schedule import spread
 
 Object = dict[str, Any]
 

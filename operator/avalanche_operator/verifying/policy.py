@@ -11,6 +11,8 @@ from avalanche_contract.request import VerifyRequest
 from avalanche_operator.api.backup import BackupStatus
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.api.verification import VerificationRun
+from avalanche_operator.applying.build import Applied
+from avalanche_operator.applying.owned import apply_owned
 from avalanche_operator.backups.write import write_each
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import nonce_of
@@ -18,8 +20,6 @@ from avalanche_operator.jobs.placed import placed
 from avalanche_operator.jobs.series import Series, ended
 from avalanche_operator.keeping.decide import has_data
 from avalanche_operator.kube.conditions import Verdict
-from avalanche_operator.policies.build import Applied
-from avalanche_operator.policies.owned import apply_owned
 from avalanche_operator.settings import Surroundings
 from avalanche_operator.verifying.build import (
     storage_mounts,

@@ -16,12 +16,12 @@ from avalanche_operator.api.backup import BackupStatus, Removal
 from avalanche_operator.api.drill import DrillRun, DrillsStatus, PolicyDrill
 from avalanche_operator.api.notification import PolicyNotification
 from avalanche_operator.api.scratch import Scratch
+from avalanche_operator.applying.build import Applied
 from avalanche_operator.drilling.build import drill_cron_job, drill_schedule, scratch_bytes
 from avalanche_operator.drilling.decide import after, after_drill, condition, drilled, verdict
 from avalanche_operator.jobs.build import PlanImpossible
 from avalanche_operator.jobs.observe import Outcome
 from avalanche_operator.objectives.decide import measured
-from avalanche_operator.policies.build import Applied
 from tests.fakes.world import NAMESPACE, World, Writes, undisturbed
 from tests.unit.operator.objects import DATABASE, MAIL, S3_SPEC, applied, policy_spec
 

@@ -17,6 +17,7 @@ from avalanche_operator.api.backup import BackupSpec, BackupStatus, Refusal, Rem
 from avalanche_operator.api.policy import BackupPolicyStatus
 from avalanche_operator.api.retention import PolicyRetention
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.build import backup_job
 from avalanche_operator.jobs.build import job
 from avalanche_operator.jobs.mounts import storage_part
 from avalanche_operator.jobs.observe import Outcome
@@ -34,7 +35,6 @@ from avalanche_operator.keeping.decide import (
     superfluous,
 )
 from avalanche_operator.keeping.policy import looked_at
-from avalanche_operator.policies.build import backup_job
 from avalanche_operator.policies.decide import Runs, Tally
 from avalanche_operator.verifying.build import verification_cron_job
 from tests.fakes.world import NAMESPACE, World, Writes, undisturbed

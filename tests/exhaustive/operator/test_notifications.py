@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from avalanche_contract.notification import EVENTS, Told
 from avalanche_operator.api.notification import PolicyNotification
 from avalanche_operator.api.policy import CountedSlots
+from avalanche_operator.applying.build import backup_job, probe_job
 from avalanche_operator.jobs.build import job
 from avalanche_operator.notifications.build import notifications_part
 from avalanche_operator.notifications.decide import Past, event_of, wanted
 from avalanche_operator.notifications.missed import GRACE_SECONDS, MOST, counted, mark_of, missed, passed_over
-from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.policies.decide import Tally
 from tests.fakes.world import NAMESPACE, World, Writes
 from tests.unit.operator.objects import CHAT, DATABASE, MAIL, S3_SPEC, applied, found, policy_spec

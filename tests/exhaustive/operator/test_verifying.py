@@ -17,8 +17,8 @@ from avalanche_contract.wire import parse_request
 from avalanche_operator.api.backup import BackupStatus, Copy, Verification
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.api.verification import PolicyVerification, VerificationRun
+from avalanche_operator.applying.build import Applied
 from avalanche_operator.jobs.observe import Outcome
-from avalanche_operator.policies.build import Applied
 from avalanche_operator.policies.decide import Tally
 from avalanche_operator.verifying.build import verification_cron_job, verification_schedule
 from avalanche_operator.verifying.decide import (

@@ -8,9 +8,9 @@ from avalanche_contract.request import CatalogRequest
 from avalanche_contract.storage import DirectoryStorage
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.build import Applied
 from avalanche_operator.jobs.build import JobPlan
 from avalanche_operator.jobs.mounts import Mounts
-from avalanche_operator.policies.build import Applied
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]

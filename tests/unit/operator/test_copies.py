@@ -17,12 +17,12 @@ from avalanche_contract.result import Entry
 from avalanche_operator.api.generate import structural
 from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.build import backup_job, probe_job
+from avalanche_operator.applying.copies import choose
+from avalanche_operator.applying.together import together
 from avalanche_operator.backups.lookup import Answered, Partial, Unknown, concluded
 from avalanche_operator.jobs.asked import request_of
 from avalanche_operator.jobs.build import job
-from avalanche_operator.policies.build import backup_job, probe_job
-from avalanche_operator.policies.copies import choose
-from avalanche_operator.policies.together import together
 from tests.fakes.world import CHECKSUM, NAMESPACE, START, World
 from tests.unit.operator.objects import DATABASE, FILES, S3_SPEC, applied, found, policy_spec
 

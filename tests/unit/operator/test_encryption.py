@@ -15,8 +15,8 @@ from avalanche_operator.api.policy import BackupPolicySpec, PolicyCompression, P
 from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec
 from avalanche_operator.api.source import PolicySource
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.build import backup_job, cron_job, probe_job
 from avalanche_operator.jobs.build import Placement, job
-from avalanche_operator.policies.build import backup_job, cron_job, probe_job
 from avalanche_operator.restores.build import Prepared, execute_job, plan_job
 from tests.unit.operator.objects import DATABASE, S3_SPEC, SETTINGS, applied, found, policy_spec
 

@@ -19,9 +19,9 @@ from avalanche_operator.api.pod import PodTemplate
 from avalanche_operator.api.restore import Target
 from avalanche_operator.api.scratch import EphemeralScratch, Scratch
 from avalanche_operator.api.source import PolicySource
+from avalanche_operator.applying.build import backup_job, cron_job, probe_job
 from avalanche_operator.jobs.build import Placement, RequestTooLarge, job, pinned_nodes
 from avalanche_operator.jobs.mounts import ClaimMount, Mounts, SecretMount, source_part
-from avalanche_operator.policies.build import backup_job, cron_job, probe_job
 from avalanche_operator.restores.targets import redirect
 from tests.unit.operator.objects import DATABASE, FILES, SQLITE, applied, plan
 

@@ -10,15 +10,15 @@ import pytest
 
 from avalanche_contract.request import Run
 from avalanche_operator.api.retention import PolicyRetention
+from avalanche_operator.applying.build import backup_job, probe_job
+from avalanche_operator.applying.copies import storage_verdict
 from avalanche_operator.jobs.build import job
 from avalanche_operator.keeping.build import cleanup_cron_job
-from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.policies.decide import (
     STRANDED_SECONDS,
     Runs,
     Tally,
     paused,
-    storage_verdict,
     stranded,
     surplus_jobs,
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avalanche_operator.policies.schedule import ScheduleInvalid, next_time, resolve, zone
+from avalanche_operator.applying.schedule import ScheduleInvalid, next_time, resolve, zone
 
 UIDS = st.uuids().map(str)
 MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC))

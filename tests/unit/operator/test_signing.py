@@ -14,10 +14,10 @@ from avalanche_operator.api.generate import structural
 from avalanche_operator.api.policy import PolicySigning
 from avalanche_operator.api.retention import PolicyRetention
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.build import backup_job, probe_job
 from avalanche_operator.backups.build import Lookup, lookup_job
 from avalanche_operator.jobs.build import JobPlan, Placement, job
 from avalanche_operator.keeping.build import Where, cleanup_cron_job, delete_job
-from avalanche_operator.policies.build import backup_job, probe_job
 from avalanche_operator.restores.build import execute_job, plan_job
 from avalanche_operator.verifying.build import verification_cron_job
 from tests.unit.operator.objects import S3_SPEC, SETTINGS, applied, found, policy_spec

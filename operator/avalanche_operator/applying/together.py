@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.build import Applied
 from avalanche_operator.jobs.build import IdentitiesDiffer, service_account
 from avalanche_operator.jobs.placement import place
 from avalanche_operator.kube.conditions import Verdict
-from avalanche_operator.policies.build import Applied
 
 Object = dict[str, Any]
 Storages = tuple[tuple[str, BackupStorageSpec], ...]

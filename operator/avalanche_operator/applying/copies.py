@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from avalanche_operator.kube.conditions import Verdict, find_condition
-from avalanche_operator.policies.decide import storage_verdict
 
 Object = dict[str, Any]
 _UNMOUNTABLE = ("ClaimNotFound", "ClaimInUse", "ClaimsOnTwoNodes")
@@ -49,6 +48,29 @@ def choose(storages: Mapping[str, Object | None], min_copies: int | None) -> Des
     return Destinations(
         written if len(written) >= needed else (), unusable, obstacle, _complete(faults, several)
     )
+
+
+def storage_verdict(storage: Object | None, name: str) -> Verdict | None:
+    """Say what is wrong with the storage of a policy, or ``None``."""
+    if storage is None:
+        return Verdict("Ready", "False", "StorageNotFound", f"BackupStorage {name} does not exist: create it")
+    found = find_condition((storage.get("status") or {}).get("conditions") or (), "Ready")
+    if found is None or found["status"] == "Unknown":
+        return Verdict(
+            "Ready", "Unknown", "StorageNotProbed", f"BackupStorage {name} is not known to be usable yet"
+        )
+    if found["status"] == "False":
+        return Verdict(
+            "Ready",
+            "False",
+            "StorageNotReady",
+            f"BackupStorage {name}: {found['reason']}: {found.get('message', '')}",
+        )
+    if storage["spec"].get("accessMode") == "ReadOnly":
+        return Verdict(
+            "Ready", "False", "StorageReadOnly", f"BackupStorage {name} is ReadOnly: nothing is written to it"
+        )
+    return None
 
 
 def can_be_mounted(storage: Object) -> bool:

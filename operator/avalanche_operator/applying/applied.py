@@ -7,11 +7,11 @@ from typing import Any
 
 from avalanche_operator.api.policy import BackupPolicySpec, BackupPolicyStatus
 from avalanche_operator.api.storage import BackupStorageSpec
+from avalanche_operator.applying.build import Applied
+from avalanche_operator.applying.copies import choose
+from avalanche_operator.applying.together import together
 from avalanche_operator.jobs.placement import place, seen_identity
 from avalanche_operator.kube.conditions import Verdict
-from avalanche_operator.policies.build import Applied
-from avalanche_operator.policies.copies import choose
-from avalanche_operator.policies.together import together
 from avalanche_operator.settings import Surroundings
 
 Object = dict[str, Any]
