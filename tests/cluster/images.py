@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.archives import ensure_archive
 from tests.cluster.build import locked
 from tests.cluster.layout import PROJECT, cache_root
 from tests.cluster.packages import IMAGES, ensure_packages
@@ -118,34 +119,34 @@ def _image(
     target: str | None = None,
 ) -> Image:
     name = tag.removeprefix("localhost/").partition(":")[0]
-    archive = cache_root() / "images" / f"{name}-{key}.tar"
+
+    def build(archive: Path) -> None:
+        ensure_packages(IMAGES, say)
+        base = _base(say)
+        say(f"building image {tag}")
+        context = PROJECT / "build" / "images" / name.removeprefix("avalanche-")
+        shutil.rmtree(context, ignore_errors=True)
+        context.mkdir(parents=True)
+        stage(context)
+        words: list[str | Path] = [
+            "--layers",
+            "--build-arg",
+            f"BASE_IMAGE={base}",
+            "--build-arg",
+            f"LOCKED={_key(sorted(context.rglob('requirements.txt')) or [containerfile])}",
+            "--build-arg",
+            f"REVISION={key}",
+            "--file",
+            containerfile,
+            "--tag",
+            tag,
+            *(("--target", target) if target else ()),
+        ]
+        _buildah("bud", "--isolation", "chroot", *words, context)
+        _buildah("push", "--quiet", tag, f"docker-archive:{archive}:{tag}")
+
     with locked(cache_root() / "images.lock"):
-        if not archive.exists():
-            ensure_packages(IMAGES, say)
-            base = _base(say)
-            say(f"building image {tag}")
-            context = PROJECT / "build" / "images" / name.removeprefix("avalanche-")
-            shutil.rmtree(context, ignore_errors=True)
-            context.mkdir(parents=True)
-            stage(context)
-            words: list[str | Path] = [
-                "--layers",
-                "--build-arg",
-                f"BASE_IMAGE={base}",
-                "--build-arg",
-                f"LOCKED={_key(sorted(context.rglob('requirements.txt')) or [containerfile])}",
-                "--build-arg",
-                f"REVISION={key}",
-                "--file",
-                containerfile,
-                "--tag",
-                tag,
-                *(("--target", target) if target else ()),
-            ]
-            _buildah("bud", "--isolation", "chroot", *words, context)
-            _save(tag, archive)
-            _forget_others(archive, name)
-    return Image(tag, archive, key)
+        return Image(tag, ensure_archive(cache_root() / "images", name, key, build), key)
 
 
 def _base(say: Say) -> str:
@@ -166,21 +167,6 @@ def _base(say: Say) -> str:
         _buildah("bud", "--isolation", "chroot", "--file", work / "Containerfile", "--tag", BASE_IMAGE, work)
         shutil.rmtree(work)
     return BASE_IMAGE
-
-
-def _save(tag: str, archive: Path) -> None:
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = archive.with_suffix(".unfinished")
-    unfinished.unlink(missing_ok=True)
-    _buildah("push", "--quiet", tag, f"docker-archive:{unfinished}:{tag}")
-    unfinished.rename(archive)
-
-
-def _forget_others(archive: Path, name: str) -> None:
-    """Keep the two newest archives of an image: the cache does not grow with every change of the tree."""
-    others = sorted(archive.parent.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in others[2:]:
-        old.unlink()
 
 
 def _buildah(*words: str | Path) -> str:
