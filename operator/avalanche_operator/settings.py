@@ -22,6 +22,8 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     """The only ones that are looked at; empty is all of them."""
     workers: int = 8
+    allow_ownership: bool = False
+    """Let a restore that asks for owners run as root: its Job, and no other."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class SettingMissing(Exception):
 def read_settings(environment: Mapping[str, str], cluster_uid: str) -> Settings:
     """Read the settings.
 
-    :raises SettingMissing: ``AVALANCHE_BACKUP_IMAGE`` is not set.
+    :raises SettingMissing: ``AVALANCHE_BACKUP_IMAGE`` is not set, or another variable is wrong.
     """
     image = environment.get("AVALANCHE_BACKUP_IMAGE", "")
     if not image:
@@ -50,7 +52,16 @@ def read_settings(environment: Mapping[str, str], cluster_uid: str) -> Settings:
         drill_image=environment.get("AVALANCHE_DRILL_IMAGE") or image,
         cluster_uid=cluster_uid,
         namespaces=namespaces_of(environment),
+        allow_ownership=_allowed(environment, "AVALANCHE_ALLOW_OWNERSHIP"),
     )
+
+
+def _allowed(environment: Mapping[str, str], name: str) -> bool:
+    """Read whether something is allowed; what was not said in so many words is not."""
+    value = environment.get(name, "")
+    if value not in ("", "true", "false"):
+        raise SettingMissing(f"{name} is {value!r}: write true or false")
+    return value == "true"
 
 
 def namespaces_of(environment: Mapping[str, str]) -> tuple[str, ...]:

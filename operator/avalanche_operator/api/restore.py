@@ -87,6 +87,15 @@ class Target(ApiModel):
     )
 
 
+class RestoredPreserve(ApiModel):
+    """What of files is set as the backup has it, besides contents, modes and times."""
+
+    ownership: bool = False
+    """Owner and group. The restore then runs as root, which the operator must allow (`restores.allowOwnership` of the chart)."""
+    extended_attributes: bool = False
+    """ACLs and `user.*`, which the backup must hold (`preserve` of its source). What makes programs run with rights is never set."""
+
+
 class UndoneRestore(ApiModel):
     """A restore that is taken back."""
 
@@ -105,9 +114,10 @@ class RestoreRequestSpec(ApiModel):
             ),
             rule(
                 "!has(self.undo) || !(has(self.sources) && size(self.sources) > 0 || has(self.paths) && size(self.paths) > 0 "
-                "|| has(self.target) || has(self.strategy) || has(self.keepPrevious) && self.keepPrevious || has(self.identitySecretRef))",
-                "an undo takes back what that restore did, all of it: leave sources, paths, target, strategy, keepPrevious and "
-                "identitySecretRef out",
+                "|| has(self.target) || has(self.strategy) || has(self.keepPrevious) && self.keepPrevious || has(self.identitySecretRef) "
+                "|| has(self.preserve))",
+                "an undo takes back what that restore did, all of it: leave sources, paths, target, strategy, keepPrevious, preserve "
+                "and identitySecretRef out",
             ),
             rule(
                 "!(has(self.keepPrevious) && self.keepPrevious) || !has(self.strategy) || self.strategy == 'Swap'",
@@ -125,6 +135,7 @@ class RestoreRequestSpec(ApiModel):
                     "identitySecretRef",
                     "strategy",
                     "keepPrevious",
+                    "preserve",
                     "dryRun",
                 ),
                 "a RestoreRequest cannot change, approvedPlan aside; create another one",
@@ -164,6 +175,10 @@ class RestoreRequestSpec(ApiModel):
     )
     keep_previous: bool = Field(
         default=False, description="Leave aside what was there, for one `undo`. Needs a `Swap`."
+    )
+    preserve: RestoredPreserve | None = Field(
+        default=None,
+        description="Of files, what is set as the backup has it besides contents, modes and times; left out, nothing.",
     )
     dry_run: bool = Field(default=False, description="Make the plan and stop there.")
     approved_plan: Digest | None = Field(

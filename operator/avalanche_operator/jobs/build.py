@@ -1,4 +1,7 @@
-"""Pure builders: a pod that Pod Security *restricted* admits, in a Job or a CronJob, for one request."""
+"""Pure builders: a pod that Pod Security *restricted* admits, in a Job or a CronJob, for one request.
+
+The one exception is a restore that gives files to their owners: *baseline* admits it.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ AZURE_IDENTITY = "azure.workload.identity/use"
 """The label by which a pod asks Azure's webhook for a token of its ServiceAccount."""
 RESULT_SECONDS = 30
 """The pod's deadline lies this long before the Job's, so that the result of a run that was cut off survives."""
+_OWNING = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+"""What giving files away takes: also the modes of those of others, and the setgid bit of their folders."""
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
 
 
@@ -52,6 +57,8 @@ class JobPlan:
     deadline_seconds: int = 900
     backoff_limit: int = 0
     suspended: bool = False
+    owning: bool = False
+    """It gives files to their owners: it runs as root, and needs a namespace that admits that."""
     ttl_seconds: int | None = None
     """Only of a Job that may be asked again: every other one goes after its result was recorded."""
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -194,6 +201,13 @@ def service_account(mounts: Mounts) -> str | None:
 
 def _security(plan: JobPlan) -> Object:
     template, placement = plan.template, plan.placement
+    if plan.owning:
+        return {
+            "runAsNonRoot": False,
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
     user = template.run_as_user or placement.run_as_user or USER
     groups = sorted({*template.supplemental_groups, *placement.supplemental_groups})
     group = template.run_as_group or placement.run_as_group or user
@@ -223,7 +237,7 @@ def _container(plan: JobPlan) -> Object:
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
+            "capabilities": {"drop": ["ALL"], **({"add": list(_OWNING)} if plan.owning else {})},
         },
         "volumeMounts": _volume_mounts(plan.mounts),
     }

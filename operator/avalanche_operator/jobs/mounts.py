@@ -21,6 +21,7 @@ from avalanche_operator.api.common import (
     SigningKeyReference,
 )
 from avalanche_operator.api.policy import PolicyEncryption, PolicySigning
+from avalanche_operator.api.restore import RestoredPreserve
 from avalanche_operator.api.source import PolicySource, Postgresql
 from avalanche_operator.api.source import Preserve as PolicyPreserve
 from avalanche_operator.api.storage import S3, Azure, BackupStorageSpec, GoogleCloudStorage
@@ -232,11 +233,10 @@ def source_part(source: PolicySource, use: Literal["backup", "restore", "probe"]
     return request, Mounts(claims=(mount,))
 
 
-def preserve_part(spec: PolicyPreserve | None) -> Preserve | None:
+def preserve_part(spec: PolicyPreserve | RestoredPreserve | None) -> Preserve | None:
     """Give what of files is held, or set; ``None`` where nothing is."""
-    if spec is None or spec == PolicyPreserve():
-        return None
-    return Preserve(ownership=spec.ownership, extended_attributes=spec.extended_attributes)
+    found = Preserve.model_validate(spec.model_dump()) if spec is not None else Preserve()
+    return found if found != Preserve() else None
 
 
 def _postgresql(name: str, found: Postgresql) -> tuple[Source, Mounts]:

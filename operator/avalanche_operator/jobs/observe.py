@@ -49,8 +49,15 @@ def observe(job: Object | None, pods: Iterable[Object], nonce: str) -> Outcome:
     running = [pod for pod in own if pod.get("status", {}).get("phase") == "Running"]
     if running:
         return Outcome("Running", pod=running[-1]["metadata"]["name"], started=started)
-    reason, message = _waits(own[-1]) if own else ("Pending", "the Job has no pod yet")
+    reason, message = (
+        _waits(own[-1]) if own else ("Pending", f"the Job has no pod yet; where that lasts, {_told_of(job)}")
+    )
     return Outcome("Waiting", reason, message, started=started)
+
+
+def _told_of(job: Object) -> str:
+    """Say where to look: what refuses pods (a quota, Pod Security) says why to their Job alone."""
+    return f"`kubectl describe job {job['metadata']['name']}` says why"
 
 
 def is_finished(job: Object) -> bool:
@@ -87,6 +94,8 @@ def _ended(job: Object, pods: list[Object], nonce: str) -> Outcome:
             message = f"{message}: {why}"  # an eviction: the node says what ran out
         return Outcome("Ended", reason, message, result, name, started, finished, uncertain)
     reason, message = _explain(pods[-1] if pods else None, condition)
+    if not pods and reason == "DeadlineExceeded":
+        message = f"{message} No pod of it is there: {_told_of(job)}"
     return Outcome("Ended", reason, message, None, None, started, finished, uncertain=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from avalanche_contract import names
 from avalanche_contract.request import BackupReference, RestoreTarget, UndoRequest
 from avalanche_contract.request import RestoreRequest as Request
+from avalanche_contract.source import FilesSource
 from avalanche_contract.storage import Place
 from avalanche_operator.api.common import IdentityReference
 from avalanche_operator.api.policy import BackupPolicySpec
@@ -15,7 +16,14 @@ from avalanche_operator.api.restore import PinnedBackup, RestoreRequestSpec
 from avalanche_operator.api.source import PolicySource
 from avalanche_operator.api.storage import BackupStorageSpec
 from avalanche_operator.jobs.build import JobPlan, Placement, nonce_of
-from avalanche_operator.jobs.mounts import Mounts, identity_part, source_part, storage_part, trusting
+from avalanche_operator.jobs.mounts import (
+    Mounts,
+    identity_part,
+    preserve_part,
+    source_part,
+    storage_part,
+    trusting,
+)
 from avalanche_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -57,6 +65,11 @@ class Prepared:
     def nonce(self) -> str:
         """Give the mark of the log lines."""
         return nonce_of(self.found["metadata"]["uid"], self.settings.cluster_uid)
+
+    @property
+    def carried_out(self) -> RestoreRequestSpec:
+        """Give the spec that says what is done at the targets: of the restore that is taken back, where one is."""
+        return self.undone.spec if self.undone is not None else self.spec
 
     @property
     def identity(self) -> IdentityReference | None:
@@ -105,6 +118,7 @@ def _job(prepared: Prepared, mode: Literal["Plan", "Execute"], placement: Placem
         backoff_limit=0 if execute else 2,
         owned=not execute,
         suspended=execute,
+        owning=bool(prepared.carried_out.preserve and prepared.carried_out.preserve.ownership),
         ttl_seconds=None if execute else KEPT_SECONDS,
     )
 
@@ -155,8 +169,10 @@ def _locks(prepared: Prepared, mode: Literal["Plan", "Execute"]) -> tuple[Place,
 
 def _target(prepared: Prepared, source: PolicySource) -> RestoreTarget:
     request, _ = source_part(source, "restore")
-    paths = prepared.spec.paths if source.files is not None else ()
-    return RestoreTarget(artifact=source.name, target=request, paths=paths)
+    if not isinstance(request, FilesSource):
+        return RestoreTarget(artifact=source.name, target=request)
+    target = request.model_copy(update={"preserve": preserve_part(prepared.spec.preserve)})
+    return RestoreTarget(artifact=source.name, target=target, paths=prepared.spec.paths)
 
 
 def _place(prepared: Prepared, storage: str, prefix: str) -> Place:

@@ -17,6 +17,7 @@ from avalanche_operator.restores.build import Prepared, Undone
 from avalanche_operator.restores.standing import by_name, policy_of
 from avalanche_operator.restores.targets import (
     RestoreImpossible,
+    check_preserve,
     choose_backup,
     chosen_sources,
     readers_of,
@@ -71,6 +72,7 @@ async def prepare(
         else policy_of(wanted, backup, pinned.policy, pinned.storage)
     )
     targets = chosen_sources(wanted, policy_spec, backup or {})
+    check_preserve(wanted.preserve, targets, allowed=around.settings.allow_ownership)
     readers = readers_of(targets, await gateway.list("BackupPolicy", namespace))
     found_storages = {
         str(each["metadata"]["name"]): each for each in await gateway.list("BackupStorage", namespace)

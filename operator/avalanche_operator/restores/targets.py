@@ -14,6 +14,7 @@ from avalanche_operator.api.policy import BackupPolicySpec
 from avalanche_operator.api.restore import (
     FromPolicy,
     PinnedBackup,
+    RestoredPreserve,
     RestoreRequestSpec,
     Target,
 )
@@ -71,6 +72,29 @@ def chosen_sources(
     namespace = (backup.get("metadata") or {}).get("namespace", "")
     _refuse_collisions(list(zip(sources, moved, strict=True)), namespace)
     return moved
+
+
+def check_preserve(
+    preserve: RestoredPreserve | None, targets: Iterable[PolicySource], *, allowed: bool
+) -> None:
+    """Refuse to set what nobody may, or what no target has.
+
+    :raises RestoreImpossible: no files are restored (``PreserveInvalid``), or owners are asked for and not ``allowed``
+        (``OwnershipNotAllowed``).
+    """
+    if preserve is None or preserve == RestoredPreserve():
+        return
+    if not any(each.files is not None for each in targets):
+        raise RestoreImpossible(
+            "PreserveInvalid", "preserve is about files, and none are restored: leave it out of spec"
+        )
+    if preserve.ownership and not allowed:
+        raise RestoreImpossible(
+            "OwnershipNotAllowed",
+            "spec.preserve.ownership needs a Job that runs as root, and this operator allows none: set restores.allowOwnership: "
+            "true in the values of its chart (AVALANCHE_ALLOW_OWNERSHIP), then create this request anew; or leave it out, and what "
+            "comes back belongs to the user of the restore",
+        )
 
 
 def redirect(source: PolicySource, target: Target) -> PolicySource:

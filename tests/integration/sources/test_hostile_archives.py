@@ -20,11 +20,12 @@ from avalanche_backup.sources.entries import CHUNK, HEADER_MAX_BYTES
 from avalanche_backup.sources.files import FileTree
 from avalanche_backup.sources.postgresql.directory import unpack
 from avalanche_backup.sources.tree import MARKER
-from avalanche_contract.source import FilesSource
+from avalanche_contract.source import FilesSource, Preserve
 
 BLOCK = tarfile.BLOCKSIZE
 FOLDER, LINK, HARD, FILE = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.REGTYPE
 END = bytes(2 * BLOCK)
+EVERYTHING = Preserve(ownership=True, extended_attributes=True)
 WORK = ".avalanche-restoring-01234567"
 JOURNAL = b'{"step": "Entry", "path": "kept", "was": false, "mode": null}\n'
 
@@ -257,15 +258,94 @@ def test_an_archive_of_a_directory_dump_is_refused_alike(archive: bytes, target:
     assert _outside(target) == before
 
 
-def _refused(target: Path, archive: bytes) -> RestoreFailed:
+def attributed(**values: str) -> bytes:
+    """Write a header of attributes, ``__`` for each dot."""
+    return pax({f"SCHILY.xattr.{name.replace('__', '.')}": value for name, value in values.items()})
+
+
+def test_attributes_that_make_programs_run_with_rights_or_are_the_systems_are_never_set(target: Path) -> None:
+    rights = attributed(
+        security__capability="\1\0\0\2\0\4" + 14 * "\0", security__selinux="system_u:object_r:shadow_t:s0",
+        trusted__overlay__opaque="y", system__nfs4_acl="x", user__kept="x",
+    )  # fmt: skip
+    told = _restore(
+        target, rights + entry("x", content=b"x", mode=0o4755) + rights + entry("d", FOLDER) + END, EVERYTHING
+    )
+    assert "of 2 entries, were not set" in told
+    assert [os.listxattr(target / each) for each in ("x", "d")] == [["user.kept"]] * 2
+
+
+ODD = {
+    "no name": attributed(**{"": "x"}) + entry("x"),
+    "half a name": attributed(user__="x") + entry("x"),
+    "a name with a NUL": attributed(**{"user__a\0b": "x"}) + entry("x"),
+    "a name that is too long": attributed(**{"user__" + "n" * 300: "x"}) + entry("x"),
+    "a value that is too long": attributed(user__a="x" * 70_000) + entry("x"),
+    "an ACL that is none": attributed(system__posix_acl_access="\2\0\0\0x") + entry("x"),
+    "a folder's ACL on a file": attributed(system__posix_acl_default="\2\0\0\0x") + entry("x"),
+    "an ACL of a folder that is none": attributed(system__posix_acl_default="x") + entry("x", FOLDER),
+    "nobody's number": entry("x", uid=2**32 - 1),
+    "a group below zero": entry("x", gid=-1),
+    "a number beyond all": pax({"uid": str(2**70)}) + entry("x", LINK, "y"),
+    "a folder of nobody's": entry("x", FOLDER, gid=2**32 - 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [each for each in ODD if each != "no name"])
+def test_owners_and_attributes_that_nothing_can_have_are_refused(case: str, target: Path) -> None:
+    failure = _refused(target, ODD[case] + END, EVERYTHING)
+    assert failure.reason in ("AttributesNotKept", "ArchiveInvalid") and len(failure.message) < 600
+    for each in (os.lstat(target / "x") if os.path.lexists(target / "x") else os.lstat(target),):
+        assert (each.st_uid, each.st_gid) == (0, 0)
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_owners_and_attributes_that_were_not_asked_for_are_not_even_looked_at(
+    case: str, target: Path
+) -> None:
+    _restore(target, ODD[case] + END)
+    assert os.listxattr(target / "x", follow_symlinks=False) == []
+
+
+def test_neither_owner_nor_attributes_reach_what_a_link_leads_to(target: Path) -> None:
+    before = _outside(target)
+    given = attributed(user__a="x")
+    archive = (
+        given + entry("a", LINK, "../outside/canary", uid=7) + given + entry("b", HARD, "a", uid=7)
+        + given + entry("c", LINK, "../outside", uid=7) + given + entry("c", FOLDER, uid=7, mode=0o777)
+    )  # fmt: skip
+    _restore(target, archive + END, EVERYTHING)
+    assert _outside(target) == before and os.listxattr(target.parent / "outside" / "canary") == []
+    assert os.lstat(target / "a").st_uid == 7
+    failure = _refused(
+        target, given + entry("d", FOLDER, uid=7) + entry("d", LINK, "../outside", uid=7) + END, EVERYTHING
+    )
+    assert "no folder any more" in failure.message
+    assert _outside(target) == before
+
+
+def test_folders_with_more_different_acls_than_a_pod_can_remember_are_refused(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avalanche_backup.sources.extract.LISTS_MAX_BYTES", 1000)
+    folders = [
+        attributed(system__posix_acl_default=f"{number:0100}") + entry(f"{number}", FOLDER)
+        for number in range(20)
+    ]
+    assert "too many" in _refused(target, b"".join(folders) + END, EVERYTHING).message
+    alike = [attributed(user__a=f"{number:0100}") + entry(f"{number}", FOLDER) for number in range(20)]
+    _restore(target, b"".join(alike) + END, EVERYTHING)
+
+
+def _refused(target: Path, archive: bytes, preserve: Preserve | None = None) -> RestoreFailed:
     with pytest.raises(RestoreFailed) as raised:
-        _restore(target, archive)
+        _restore(target, archive, preserve)
     return raised.value
 
 
-def _restore(target: Path, archive: bytes) -> None:
-    tree = FileTree(FilesSource(name="files", root=str(target)))
-    tree.restore(Incoming(_chunks(archive), {}, target, lambda _: None))
+def _restore(target: Path, archive: bytes, preserve: Preserve | None = None) -> str:
+    tree = FileTree(FilesSource(name="files", root=str(target), preserve=preserve))
+    return tree.restore(Incoming(_chunks(archive), {}, target, lambda _: None))
 
 
 def _chunks(archive: bytes) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ def _job(condition: str | None = None, **more: Any) -> Object:
         else []
     )
     return {
-        "metadata": {"uid": "job"},
+        "metadata": {"uid": "job", "name": "one"},
         "spec": {},
         "status": {"conditions": conditions, "startTime": "2026-01-01T00:00:00Z"},
     }
@@ -142,3 +142,10 @@ def test_a_run_that_a_deadline_cut_off_says_so(job: Object, pod: Object) -> None
         observe(_job(FAILED), [_pod(stopped["status"]["containerStatuses"][0]["state"])], NONCE).reason
         == "Terminated"
     )
+
+
+def test_a_job_whose_pods_are_refused_says_where_to_look() -> None:
+    """A quota or Pod Security tells the Job alone."""
+    assert "`kubectl describe job one` says why" in observe(_job(), [], NONCE).message
+    cut_off = observe(_job(FAILED, reason="DeadlineExceeded"), [], NONCE)
+    assert cut_off.reason == "DeadlineExceeded" and "`kubectl describe job one` says why" in cut_off.message

@@ -14,16 +14,15 @@ import click
 from click.shell_completion import get_completion_class
 
 from avalanche_backup.cli import copies, drilling, keeping, logfile, operations, undoing
-from avalanche_backup.cli.output import as_json, plan_text, size, table
-from avalanche_backup.cli.settings import Settings, confirm
-from avalanche_backup.errors import RestoreRefused, Terminated, UsageInvalid, explain
+from avalanche_backup.cli.output import as_json, size, table
+from avalanche_backup.cli.settings import Settings
+from avalanche_backup.errors import Terminated, UsageInvalid, explain
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.exitcodes import ExitCode
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
 
 if TYPE_CHECKING:
-    from avalanche_contract.request import RestoreRequest, Strategy
-    from avalanche_contract.result import Plan
+    from avalanche_contract.request import Strategy
 
 PROGRAM = "avalanche-backup"
 STRATEGIES: dict[str, Strategy] = {"swap": "Swap", "in-place": "InPlace"}
@@ -218,6 +217,12 @@ def _exit_by(verdicts: set[tuple[str, str]]) -> None:
     "--keep-previous", is_flag=True, help="Leave aside what was there, for one `undo`. Needs a swap."
 )
 @click.option(
+    "--preserve",
+    metavar="WHAT,…",
+    default="",
+    help="Of files, set as the backup has them: ownership (as root), extended-attributes.",
+)
+@click.option(
     "--from-cloud",
     is_flag=True,
     help="Read the copy in the bucket, though the folder has one; without --backup-id the newest good one.",
@@ -233,6 +238,7 @@ def restore(  # noqa: PLR0917 - click passes what the options say
     jobs: int,
     strategy: str | None,
     keep_previous: bool,
+    preserve: str,
     from_cloud: bool,
     as_of: datetime | None,
 ) -> None:
@@ -260,13 +266,14 @@ def restore(  # noqa: PLR0917 - click passes what the options say
         raise UsageInvalid("--backup-id is missing; `avalanche-backup restore list` shows what there is")
     if backup_type and backup_type != _type_of(backup_id):
         raise UsageInvalid(f"{backup_id} is no {backup_type} backup")
-    from avalanche_backup.cli.restoring import Way, plan_restore  # noqa: PLC0415
+    from avalanche_backup.cli.restoring import Way, carry_out, plan_restore, preserve_of  # noqa: PLC0415
 
     if keep_previous and strategy == "in-place":
         raise UsageInvalid("--keep-previous needs a swap: a restore in place leaves nothing aside")
-    way = Way(STRATEGIES[strategy] if strategy else None, keep_previous, jobs)
+    preserved = preserve_of(preserve, part)
+    way = Way(STRATEGIES[strategy] if strategy else None, keep_previous, jobs, preserved)
     planned = plan_restore(settings.configuration, backup_id, part, way, from_cloud=from_cloud)
-    _restore(settings, planned, force=force, dry_run=dry_run)
+    carry_out(settings, planned, force=force, dry_run=dry_run)
 
 
 def _type_of(backup_id: str) -> str:
@@ -274,30 +281,6 @@ def _type_of(backup_id: str) -> str:
         return parse_backup_id(backup_id)[0]
     except ValueError as error:
         raise UsageInvalid(str(error)) from None
-
-
-def _restore(settings: Settings, planned: tuple[RestoreRequest, Plan], *, force: bool, dry_run: bool) -> None:
-    from avalanche_backup.cli import restoring  # noqa: PLC0415
-
-    configuration = settings.configuration
-    request, plan = planned
-    shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
-    click.echo(shown, err=settings.json and not dry_run)
-    if dry_run:
-        restoring.give_up(request)
-        return
-    if not force:
-        try:
-            confirm("restore", RestoreRefused, "the target is untouched")
-        except BaseException:
-            restoring.give_up(request)
-            raise
-    result = restoring.execute_restore(configuration, request, plan)
-    click.echo(
-        as_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
-        if settings.json
-        else result.message
-    )
 
 
 for _command in (undoing.undo, *keeping.COMMANDS):

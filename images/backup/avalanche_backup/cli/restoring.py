@@ -4,27 +4,55 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
 
 from avalanche_backup.cli.actions import existing_places, nonce, reference, run_request
 from avalanche_backup.cli.configuration import DATABASE, FILES, Configuration
+from avalanche_backup.cli.output import as_json, plan_text
 from avalanche_backup.cli.places import find
 from avalanche_backup.cli.recording import recorded
-from avalanche_backup.errors import Failure, RestoreRefused
+from avalanche_backup.cli.settings import Settings, confirm
+from avalanche_backup.errors import Failure, RestoreRefused, UsageInvalid
 from avalanche_backup.metadata import BackupMetadata
 from avalanche_contract.names import BackupType
 from avalanche_contract.request import RestoreRequest, RestoreTarget, Strategy, UndoRequest
 from avalanche_contract.result import Plan, Result
+from avalanche_contract.source import Preserve
 from avalanche_contract.storage import Place
+
+PRESERVED = {"ownership": "ownership", "extended-attributes": "extended_attributes"}
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a person wants a restore done: by which strategy (absent: what suits), keeping what was there, by how many jobs."""
+    """How a person wants a restore done: by which strategy (absent: what suits), keeping what was there, by how many jobs.
+
+    ``preserve`` is what of files is set besides contents, modes and times.
+    """
 
     strategy: Strategy | None = None
     keep_previous: bool = False
     jobs: int = 1
+    preserve: Preserve = field(default_factory=Preserve)
+
+
+def preserve_of(text: str, part: BackupType) -> Preserve:
+    """Read what of files is set: names with commas between them.
+
+    :raises UsageInvalid: an unknown name, or no files are restored.
+    """
+    words = [each.strip() for each in text.split(",") if each.strip()]
+    unknown = [each for each in words if each not in PRESERVED]
+    if unknown:
+        raise UsageInvalid(
+            f"--preserve knows no {unknown[0]!r}: write {' or '.join(PRESERVED)}, or both with a comma between"
+        )
+    if words and part == "database":
+        raise UsageInvalid("--preserve is about files, and a database is restored: leave it out")
+    return Preserve.model_validate({PRESERVED[each]: True for each in words})
 
 
 def plan_restore(
@@ -37,7 +65,7 @@ def plan_restore(
         mode="Plan",
         request_uid=f"command-line-{secrets.token_hex(8)}",
         backup=reference(place, configuration, backup_id),
-        targets=_targets(configuration, metadata, part, way.jobs),
+        targets=_targets(configuration, metadata, part, way),
         strategy=way.strategy,
         keep_previous=way.keep_previous,
         locks=_locks(configuration, place),
@@ -83,6 +111,30 @@ def execute_undo(configuration: Configuration, request: UndoRequest, plan: Plan)
     return result
 
 
+def carry_out(
+    settings: Settings, planned: tuple[RestoreRequest, Plan], *, force: bool, dry_run: bool
+) -> None:
+    """Show a plan, ask, and carry it out."""
+    request, plan = planned
+    shown = as_json(plan.model_dump(mode="json", by_alias=True)) if settings.json else plan_text(plan)
+    click.echo(shown, err=settings.json and not dry_run)
+    if dry_run:
+        give_up(request)
+        return
+    if not force:
+        try:
+            confirm("restore", RestoreRefused, "the target is untouched")
+        except BaseException:
+            give_up(request)
+            raise
+    result = execute_restore(settings.configuration, request, plan)
+    click.echo(
+        as_json(result.model_dump(mode="json", by_alias=True, exclude_none=True))
+        if settings.json
+        else result.message
+    )
+
+
 def give_up(request: RestoreRequest) -> None:
     """Let go of the hold of a plan that nobody carries out."""
     from avalanche_backup.holds import end_of_restore  # noqa: PLC0415
@@ -96,7 +148,7 @@ def give_up(request: RestoreRequest) -> None:
 
 
 def _targets(
-    configuration: Configuration, metadata: BackupMetadata, part: BackupType, jobs: int
+    configuration: Configuration, metadata: BackupMetadata, part: BackupType, way: Way
 ) -> tuple[RestoreTarget, ...]:
     """Match the artifacts of a backup with what is configured here, by their family."""
     families: Sequence[str] = {"database": (DATABASE,), "files": (FILES,), "full": (DATABASE, FILES)}[part]
@@ -104,7 +156,11 @@ def _targets(
     for artifact in metadata.artifacts:
         family = FILES if artifact.kind == "files" else DATABASE
         if artifact.role == "data" and family in families:
-            changes = {"name": artifact.source} | ({"jobs": jobs} if artifact.kind == "postgresql" else {})
+            known: dict[str, dict[str, Any]] = {
+                "postgresql": {"jobs": way.jobs},
+                "files": {"preserve": way.preserve},
+            }
+            changes = {"name": artifact.source, **known.get(artifact.kind, {})}
             here = configuration.source(family).model_copy(update=changes)
             targets.append(RestoreTarget(artifact=artifact.source, target=here))
     names = [each.artifact for each in targets if each.target.kind != "files"]

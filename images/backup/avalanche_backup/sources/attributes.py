@@ -10,8 +10,7 @@ import errno
 import hashlib
 import os
 import tarfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import RestoreFailed, SourceInvalid
@@ -25,6 +24,7 @@ MAX_BYTES = 96 * 1024
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 _PLAIN_ACL_BYTES = 28
 """Of an ACL that says no more than a mode: systems keep the mode alone."""
+_ANY_BYTES = b"21 hdrcharset=BINARY\n"
 _BLOCK = tarfile.BLOCKSIZE
 
 
@@ -33,11 +33,8 @@ def held(place: int | str, path: str) -> dict[str, bytes]:
 
     :raises SourceInvalid: they cannot be read, or are more than a header takes.
     """
-    found: dict[str, bytes] = {}
     try:
-        for name in sorted(platforms.attribute_names(place)):
-            with suppress(FileNotFoundError):
-                found[name] = _read(place, name)
+        found = read(place)
     except OSError as error:
         raise unreadable(path, error) from None
     if (size := len(records(found))) > MAX_BYTES:
@@ -49,17 +46,23 @@ def held(place: int | str, path: str) -> dict[str, bytes]:
     return found
 
 
-def _read(place: int | str, name: str) -> bytes:
-    try:
-        return (
-            os.getxattr(place, name)
-            if isinstance(place, int)
-            else os.getxattr(place, name, follow_symlinks=False)
-        )
-    except OSError as error:
-        if error.errno == errno.ENODATA:
-            raise FileNotFoundError(name) from None  # somebody took it away meanwhile
-        raise
+def read(place: int | str) -> dict[str, bytes]:
+    """Read the attributes that somebody gave a file, by its descriptor, or a folder, by its path.
+
+    :raises OSError: they cannot be read.
+    """
+    found: dict[str, bytes] = {}
+    for name in sorted(platforms.attribute_names(place)):
+        try:
+            found[name] = (
+                os.getxattr(place, name)
+                if isinstance(place, int)
+                else os.getxattr(place, name, follow_symlinks=False)
+            )
+        except OSError as error:
+            if error.errno != errno.ENODATA:  # somebody took it away meanwhile
+                raise
+    return found
 
 
 def records(attributes: Attributes) -> bytes:
@@ -85,6 +88,10 @@ def with_attributes(header: bytes, attributes: Attributes) -> bytes:
     if not attributes:
         return header
     told = header[_BLOCK:-_BLOCK].rstrip(b"\0") + records(attributes)
+    if b" hdrcharset=" in told and not told.startswith(
+        _ANY_BYTES
+    ):  # a reader that looks for it would find it in a value
+        told = _ANY_BYTES + told
     extended = tarfile.TarInfo("././@PaxHeader")
     extended.type, extended.size = tarfile.XHDTYPE, len(told)
     return extended.tobuf(tarfile.USTAR_FORMAT) + told + bytes(-len(told) % _BLOCK) + header[-_BLOCK:]
@@ -101,56 +108,56 @@ def of_entry(entry: tarfile.TarInfo) -> dict[str, bytes]:
     }
 
 
-def plain(attributes: Attributes) -> dict[str, bytes]:
-    """Give those that say something to people and programs, and nothing to the system."""
-    return {name: value for name, value in attributes.items() if name.startswith("user.")}
+def is_plain(name: str) -> bool:
+    """Say whether an attribute speaks to people and programs alone."""
+    return name.startswith("user.")
 
 
-def lists(attributes: Attributes) -> dict[str, bytes]:
-    """Give the ACLs."""
-    return {name: value for name, value in attributes.items() if name in (ACCESS, DEFAULT)}
+def is_list(name: str) -> bool:
+    """Say whether an attribute is an ACL."""
+    return name in (ACCESS, DEFAULT)
 
 
-def refused(attributes: Attributes) -> bool:
-    """Say whether there are some that are never set."""
-    return len(plain(attributes)) + len(lists(attributes)) < len(attributes)
+def settable(attributes: Attributes) -> dict[str, bytes]:
+    """Give those that a restore sets: never what makes programs run with rights, or is the system's own."""
+    return {name: value for name, value in attributes.items() if is_plain(name) or is_list(name)}
 
 
-def put(descriptor: int, attributes: Attributes, path: str) -> None:
-    """Set attributes of an open file or folder, and look whether they are there.
+def put(descriptor: int, attributes: Attributes, path: str, which: Callable[[str], bool]) -> None:
+    """Give an open file or folder just these attributes of a kind, and look whether they are there.
 
     :raises RestoreFailed: its file system takes none, or says yes and does nothing.
     """
+    for name in _names(descriptor):
+        if which(name) and name not in attributes:  # an ACL of the folder that it was made in, for one
+            os.removexattr(descriptor, name)
     for name, value in attributes.items():
-        try:
-            os.setxattr(descriptor, name, value)
-            kept = os.getxattr(descriptor, name) == value
-        except OSError as error:
-            kept = error.errno == errno.ENODATA and name == ACCESS and len(value) <= _PLAIN_ACL_BYTES
-            if not kept:
-                why = os.strerror(error.errno or errno.EIO)
-                raise _not_kept(path, name, f"its file system does not take it ({why})") from None
-        except ValueError:
-            raise _not_kept(path, name, "that is no name of an attribute") from None
-        if not kept:
-            raise _not_kept(path, name, "its file system says yes, and does nothing")
+        if which(name) and (why := _set(descriptor, name, value)):
+            raise RestoreFailed(
+                f"{shown(path)} should have the attribute {shown(name)}, and {why}: restore to another file system, or without "
+                "preserve.extendedAttributes",
+                reason="AttributesNotKept",
+            )
 
 
-def put_lists(descriptor: int, attributes: Attributes, path: str) -> None:
-    """Set the ACLs of an open file or folder, and take those away that it has from the folder that it was made in.
+def _set(descriptor: int, name: str, value: bytes) -> str:
+    """Set one attribute; say why it is not there."""
+    try:
+        os.setxattr(descriptor, name, value)
+        if os.getxattr(descriptor, name) == value:
+            return ""
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            return f"its file system does not take it ({os.strerror(error.errno or errno.EIO)})"
+        if name == ACCESS and len(value) <= _PLAIN_ACL_BYTES:
+            return ""
+    except ValueError:
+        return "that is no name of an attribute"
+    return "its file system says yes, and does nothing"
 
-    :raises RestoreFailed: as of :func:`put`.
-    """
-    for name in (ACCESS, DEFAULT):
-        if name not in attributes:
-            with suppress(OSError):  # there is none
-                os.removexattr(descriptor, name)
-    put(descriptor, lists(attributes), path)
 
-
-def _not_kept(path: str, name: str, why: str) -> RestoreFailed:
-    return RestoreFailed(
-        f"{shown(path)} should have the attribute {shown(name)}, and {why}: restore to another file system, or without "
-        "preserve.extendedAttributes",
-        reason="AttributesNotKept",
-    )
+def _names(descriptor: int) -> list[str]:
+    try:
+        return os.listxattr(descriptor)
+    except OSError:  # it knows none
+        return []

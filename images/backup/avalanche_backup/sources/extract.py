@@ -13,13 +13,17 @@ import stat
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import RestoreFailed
+from avalanche_backup.sources import attributes
+from avalanche_backup.sources.attributes import Attributes
 from avalanche_backup.sources.entries import ArchiveInvalid, Stream, content, entries, nanoseconds, opened
+from avalanche_backup.sources.owning import Finish, finish, give_link, owner_of
 from avalanche_backup.sources.reaching import Tree
 from avalanche_backup.sources.tree import is_ours, shown
+from avalanche_contract.source import Preserve
 
 Seen = Callable[[tarfile.TarInfo, str | None], None]
 """Told of each entry that came back, in the order of the archive, and of a file's SHA-256."""
@@ -28,6 +32,9 @@ _MODE = 0o777
 """Of files: set-id bits do not come back, a restore makes no program run as another user."""
 _FOLDER_MODE = 0o3777
 """Of folders: setgid and sticky say who may share them, and run nothing."""
+_NOTHING = Preserve()
+LISTS_MAX_BYTES = 32 * 1024 * 1024
+"""Of the different ACLs of folders, which wait for the end."""
 
 
 @dataclass
@@ -39,8 +46,26 @@ class Extracted:
     directories: int = 0
     linkable: set[str] | None = None
     """Of a part: the files that other names may be hard links to; ``None`` where everything is restored."""
-    folders: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Modes and times (ns) of folders, set last: writing into a folder changes its time, and may need its mode."""
+    folders: dict[str, Finish] = field(default_factory=dict)
+    """What folders get last: writing into a folder changes its time, and may need its mode."""
+    withheld: int = 0
+    """Entries with attributes that are never set."""
+    _lists: dict[bytes, Attributes] = field(default_factory=dict)
+    _lists_bytes: int = 0
+
+    def remember(self, lists: Attributes) -> Attributes:
+        """Give ACLs of a folder that wait for the end, the same for the same: most are alike.
+
+        :raises RestoreFailed: so many different ones are no tree's.
+        """
+        key = attributes.records(lists)
+        if key not in self._lists:
+            self._lists_bytes += len(key)
+            if self._lists_bytes > LISTS_MAX_BYTES:
+                raise RestoreFailed(
+                    "the ACLs of its folders are too many to remember", reason="ArchiveInvalid"
+                )
+        return self._lists.setdefault(key, lists)
 
 
 def extract(
@@ -48,20 +73,23 @@ def extract(
     root: int,
     paths: tuple[str, ...],
     seen: Seen | None = None,
+    *,
     tops: set[str] | None = None,
+    preserve: Preserve = _NOTHING,
 ) -> Extracted:
     """Extract what lies at or beneath ``paths`` (empty is all) into the folder that ``root`` is open on.
 
     Files are hashed where somebody looks at what is ``seen``. The names in the folder that anything was written to, or beneath,
-    are in ``tops``, also where this fails.
+    are in ``tops``, also where this fails. ``preserve`` says whether owners and attributes are set.
 
-    :raises RestoreFailed: an entry would leave the root, or cannot be written.
+    :raises RestoreFailed: an entry would leave the root, or cannot be written, or is not kept as was asked.
     """
     done = Extracted(linkable=set() if paths else None)
     with Tree(root, make=_make_folder) as tree, Tree(root) as linked:
         try:
             with opened(stream) as archive:
-                writing = _Writing(stream, tree, linked, done, seen, set() if tops is None else tops)
+                given = set() if tops is None else tops
+                writing = _Writing(stream, tree, linked, done, seen, given, preserve)
                 for entry in entries(archive):
                     if chosen(entry.name, paths):
                         _put(writing, entry)
@@ -71,7 +99,7 @@ def extract(
             raise RestoreFailed(f"the archive cannot be read: {error}", reason="ArchiveInvalid") from None
         stream.drain()
         for path in sorted(done.folders, reverse=True):  # what lies in a folder before the folder itself
-            _finish_folder(tree, path, *done.folders[path])
+            _finish_folder(tree, path, done.folders[path])
     platforms.sync_file_system(root)
     return done
 
@@ -87,6 +115,7 @@ class _Writing:
     done: Extracted
     seen: Seen | None
     tops: set[str]
+    preserve: Preserve
 
     def comes_to(self, entry: tarfile.TarInfo) -> str:
         """Give the path of an entry that is going to be written, and remember where it begins."""
@@ -94,15 +123,23 @@ class _Writing:
         self.tops.add(path.partition("/")[0])
         return path
 
+    def finish(self, entry: tarfile.TarInfo, mode: int) -> Finish:
+        """Say how an entry is to be in the end."""
+        return Finish(
+            mode=entry.mode & mode,
+            moment=nanoseconds(entry),
+            owner=owner_of(entry) if self.preserve.ownership else None,
+            lists=attributes.of_entry(entry) if self.preserve.extended_attributes else None,
+        )
 
-def _finish_folder(tree: Tree, path: str, mode: int, moment: int) -> None:
-    """Set the mode and time of a folder through its descriptor: a link that took its place leads anywhere."""
+
+def _finish_folder(tree: Tree, path: str, wanted: Finish) -> None:
+    """Finish a folder through its descriptor: a link that took its place leads anywhere."""
     try:
         folder, name = tree.at(path)
         descriptor = os.open(name, _FOLDER, dir_fd=folder)
         try:
-            os.fchmod(descriptor, mode)
-            os.utime(descriptor, ns=(moment, moment))
+            finish(descriptor, wanted, path)
         finally:
             os.close(descriptor)
     except (OSError, OverflowError):
@@ -125,8 +162,24 @@ def leads(path: str, paths: tuple[str, ...]) -> bool:
 def _lead(writing: _Writing, entry: tarfile.TarInfo) -> None:
     """Make a folder on the way to what was chosen, as the backup has it; one that is there stays as it is."""
     path = writing.comes_to(entry)
-    if _make_folder(*writing.tree.at(path, create=True)):
-        writing.done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
+    folder, name = writing.tree.at(path, create=True)
+    if _make_folder(folder, name):
+        _begin_folder(writing, entry, folder, name)
+
+
+def _begin_folder(writing: _Writing, entry: tarfile.TarInfo, folder: int, name: str) -> None:
+    """Give a folder what may lie in it from the first; the rest comes last, an ACL that what is made in it would have as well."""
+    wanted, done = writing.finish(entry, _FOLDER_MODE), writing.done
+    if wanted.lists is not None:
+        given = wanted.lists
+        descriptor = os.open(name, _FOLDER, dir_fd=folder)
+        try:
+            attributes.put(descriptor, given, entry.name, attributes.is_plain)
+        finally:
+            os.close(descriptor)
+        lists = {each: value for each, value in given.items() if attributes.is_list(each)}
+        wanted = replace(wanted, lists=done.remember(lists))
+    done.folders[entry.name] = wanted
 
 
 def _put(writing: _Writing, entry: tarfile.TarInfo) -> None:
@@ -135,7 +188,7 @@ def _put(writing: _Writing, entry: tarfile.TarInfo) -> None:
         folder, name = writing.tree.at(path, create=True)
         if entry.isdir():
             _make_folder(folder, name)
-            done.folders[path] = entry.mode & _FOLDER_MODE, nanoseconds(entry)
+            _begin_folder(writing, entry, folder, name)
             done.directories += 1
         elif entry.isreg() and not entry.issparse():
             sha256 = _write_file(writing, entry, folder, name)
@@ -143,7 +196,7 @@ def _put(writing: _Writing, entry: tarfile.TarInfo) -> None:
             if done.linkable is not None:
                 done.linkable.add(path)
         elif entry.issym():
-            _replace(folder, name, lambda beside: os.symlink(entry.linkname, beside, dir_fd=folder))
+            _replace(folder, name, lambda beside: _make_link(writing, entry, folder, beside))
             done.links += 1
         elif entry.islnk():
             _check_link(entry, done.linkable)
@@ -151,6 +204,9 @@ def _put(writing: _Writing, entry: tarfile.TarInfo) -> None:
             done.links += 1
         else:
             raise RestoreFailed(f"{shown(path)} is a device, a pipe or sparse: none is made")
+        if writing.preserve.extended_attributes:
+            given = attributes.of_entry(entry)
+            done.withheld += len(attributes.settable(given)) < len(given)
         if writing.seen is not None:
             writing.seen(entry, sha256)
     except OSError as error:
@@ -198,9 +254,10 @@ def _write_file(writing: _Writing, entry: tarfile.TarInfo, folder: int, name: st
                 _write_all(descriptor, chunk)
                 if digest is not None:
                     digest.update(chunk)
-            os.fchmod(descriptor, entry.mode & _MODE)
-            moment = nanoseconds(entry)
-            os.utime(descriptor, ns=(moment, moment))
+            wanted = writing.finish(entry, _MODE)
+            if wanted.lists is not None:
+                attributes.put(descriptor, wanted.lists, entry.name, attributes.is_plain)
+            finish(descriptor, wanted, entry.name)
         finally:
             os.close(descriptor)
         _give_way(folder, name)
@@ -210,6 +267,12 @@ def _write_file(writing: _Writing, entry: tarfile.TarInfo, folder: int, name: st
             os.unlink(beside, dir_fd=folder)
         raise
     return digest.hexdigest() if digest is not None else None
+
+
+def _make_link(writing: _Writing, entry: tarfile.TarInfo, folder: int, beside: str) -> None:
+    os.symlink(entry.linkname, beside, dir_fd=folder)
+    if writing.preserve.ownership:
+        give_link(folder, beside, owner_of(entry), entry.name)
 
 
 def _check_link(entry: tarfile.TarInfo, linkable: set[str] | None) -> None:
@@ -232,11 +295,13 @@ def _link(entry: tarfile.TarInfo, tree: Tree, folder: int, name: str) -> None:
 
 def _replace(folder: int, name: str, make: Callable[[str], None]) -> None:
     beside = _beside()
-    make(beside)
-    _give_way(folder, name)
-    os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
-    with suppress(FileNotFoundError):  # renaming one hard link over another of the same file leaves both
-        os.unlink(beside, dir_fd=folder)
+    try:
+        make(beside)
+        _give_way(folder, name)
+        os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:  # renaming one hard link over another of the same file leaves both
+        with suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=folder)
 
 
 def _give_way(folder: int, name: str) -> None:

@@ -28,6 +28,7 @@ from avalanche_backup.sources.base import (
 from avalanche_backup.sources.entries import Stream
 from avalanche_backup.sources.extract import extract
 from avalanche_backup.sources.journal import settle, working_in
+from avalanche_backup.sources.owning import came_back, give
 from avalanche_backup.sources.reaching import remove_tree
 from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
 from avalanche_contract.source import FilesSource, Preserve
@@ -35,6 +36,8 @@ from avalanche_contract.source import FilesSource, Preserve
 NAMES_MAX = 100
 LOST_AND_FOUND = "lost+found"
 """What a new file system of Linux holds."""
+_SOMEBODY = (1, 1)
+"""Whoever that is: somebody else than root."""
 
 
 class FileTree:
@@ -152,9 +155,11 @@ class FileTree:
             raise RestoreRefused(
                 f"{self.target} cannot be written: {error.strerror}", reason="TargetReadOnly"
             ) from None
+        if self._preserve.ownership:
+            _rehearse(marker, was_marked=was_marked)
         root = os.open(self._root, os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC)
         try:
-            done = extract(stream, root, paths, tops=tops)
+            done = extract(stream, root, paths, tops=tops, preserve=self._preserve)
         except Failure as failure:
             gone = not incoming.proven and self._take_back(tops)
             reason = "RestoreFailed" if isinstance(failure, VerificationFailed) else failure.reason
@@ -170,8 +175,8 @@ class FileTree:
             raise RestoreRefused(f"the backup holds nothing at {', '.join(paths)}", reason="PathsNotFound")
         self._compare(done.files, incoming)
         return (
-            f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, owned by "
-            "the user of the restore; ACLs and extended attributes are not part of a backup"
+            f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, "
+            f"{came_back(self._preserve, done.withheld)}"
         )
 
     def _is_bare(self) -> bool:
@@ -246,3 +251,21 @@ def _mark(marker: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
     with os.fdopen(os.open(marker, flags, 0o644), "w") as file:
         file.write("A restore into this folder did not end. Restore again, or remove this file.\n")
+
+
+def _rehearse(marker: Path, *, was_marked: bool) -> None:
+    """Find out by the marker whether files can be given away here, before anything else is touched.
+
+    :raises RestoreRefused: they cannot.
+    """
+    descriptor = os.open(marker, os.O_WRONLY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC)
+    try:
+        own = os.fstat(descriptor)
+        give(descriptor, _SOMEBODY, marker.name)
+        give(descriptor, (own.st_uid, own.st_gid), marker.name)
+    except RestoreFailed as failure:
+        if not was_marked:
+            marker.unlink()
+        raise RestoreRefused(f"{failure.message}. The target is untouched", reason=failure.reason) from None
+    finally:
+        os.close(descriptor)

@@ -16,15 +16,17 @@ from typing import Any
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, RestoreFailed, RestoreRefused, VerificationFailed
+from avalanche_backup.sources import attributes
 from avalanche_backup.sources.base import Incoming, Kept, Proof
 from avalanche_backup.sources.entries import Stream
 from avalanche_backup.sources.extract import Extracted, chosen, extract
 from avalanche_backup.sources.files import FileTree, settle_before
 from avalanche_backup.sources.index import IndexInvalid, Listed, entries
 from avalanche_backup.sources.journal import Journal, is_marked_by_a_switch, ours, settle, working_in
+from avalanche_backup.sources.owning import came_back
 from avalanche_backup.sources.reaching import remove_tree
 from avalanche_backup.sources.tree import MARKER, minimal, shown
-from avalanche_contract.source import FilesSource
+from avalanche_contract.source import FilesSource, Preserve
 
 
 class FilesSwap:
@@ -37,6 +39,7 @@ class FilesSwap:
         self._request = request
         self._root = Path(request.root)
         self._paths = request.paths
+        self._preserve = request.preserve or Preserve()
         self._switch_id = switch
         self.target = request.described or request.root
 
@@ -90,8 +93,8 @@ class FilesSwap:
             told = self._tidied(unmark=not incoming.paths)
         kept = f"; what was replaced is kept in {self._folder('previous').name}" if keep else ""
         return (
-            f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, all at once, owned "
-            f"by the user of the restore; ACLs and extended attributes are not part of a backup{kept}{told}"
+            f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, all at once, "
+            f"{came_back(self._preserve, done.withheld)}{kept}{told}"
         )
 
     def undo_obstacle(self, kept: Kept) -> str:
@@ -135,6 +138,7 @@ class FilesSwap:
                 root,
                 incoming.paths,
                 listed.compare if listed is not None else None,
+                preserve=self._preserve,
             )
         finally:
             os.close(root)
@@ -152,7 +156,7 @@ class FilesSwap:
         """Let every entry take its place; where that fails, each is led back."""
         journal.mark()
         try:
-            journal.plan(lambda path: chosen(path, paths))
+            journal.plan(lambda path: chosen(path, paths), self._preserve)
             journal.forward()
             self._commit(journal, word)
         except BaseException:
@@ -209,6 +213,11 @@ class _Listed:
         if listed.kind == "file" and (listed.size != entry.size or listed.sha256 not in (None, sha256)):
             raise VerificationFailed(
                 f"{shown(entry.name)} is not what the index says: its size or its SHA-256 is another",
+                reason="IndexDiffers",
+            )
+        if listed.attributes_sha256 != attributes.digest(attributes.of_entry(entry)):
+            raise VerificationFailed(
+                f"{shown(entry.name)} is not what the index says: its attributes are others",
                 reason="IndexDiffers",
             )
 

@@ -37,6 +37,8 @@ class Listed:
     size: int = 0
     sha256: str | None = None
     """Of a file."""
+    attributes_sha256: str | None = None
+    """Of its attributes, as the archive has them."""
 
 
 def entries(chunks: Iterator[bytes]) -> Iterator[Listed]:
@@ -51,7 +53,8 @@ def entries(chunks: Iterator[bytes]) -> Iterator[Listed]:
             path = os.fsdecode(b64decode(raw)) if raw else str(found["path"])
             if found["type"] not in _KINDS or path.startswith("/") or ".." in path.split("/") or "\0" in path:
                 raise ValueError(path)
-            yield Listed(path, found["type"], int(found.get("size") or 0), found.get("sha256"))
+            size = int(found.get("size") or 0)
+            yield Listed(path, found["type"], size, found.get("sha256"), found.get("attributes_sha256"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise IndexInvalid("the index of the files cannot be read") from None
 

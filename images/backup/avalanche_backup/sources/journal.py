@@ -19,8 +19,10 @@ from pathlib import Path
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import RestoreFailed, RestoreRefused
+from avalanche_backup.sources.look import Look, look_at, parse_look
 from avalanche_backup.sources.reaching import OWN, ROOT, Tree, remove_tree
 from avalanche_backup.sources.tree import MARKER, OURS, is_ours, shown
+from avalanche_contract.source import Preserve
 
 FILE = "journal"
 _NOBODY = 65534
@@ -42,9 +44,8 @@ class Folder:
     """A folder of both trees: what was put into it is in place; its mode and time are set last, and back."""
 
     path: str
-    before: tuple[int, int]
-    """Mode, and time of change in nanoseconds."""
-    after: tuple[int, int] | None = None
+    before: Look
+    after: Look | None = None
     """Absent where it only leads to what was chosen."""
 
 
@@ -65,10 +66,10 @@ class Journal:
         for each in (self.work, self.new, self._old, self._gone):
             each.mkdir(OWN)
 
-    def plan(self, sets_mode: Callable[[str], bool]) -> None:
+    def plan(self, sets_mode: Callable[[str], bool], preserve: Preserve) -> None:
         """Compare what comes with what is there, and write every step down.
 
-        ``sets_mode`` says of a folder of both whether it takes the mode of what comes.
+        ``sets_mode`` says of a folder of both whether it takes the mode of what comes, and what else is ``preserve``d.
 
         :raises RestoreFailed: something cannot take its place; nothing was touched.
         """
@@ -79,7 +80,7 @@ class Journal:
             Tree(self.new) as comes,
         ):
             device = self._root.stat().st_dev
-            for step in _steps(there, comes, device, sets_mode):
+            for step in _steps(there, comes, _Both(device, sets_mode, preserve)):
                 file.write(json.dumps({"step": type(step).__name__, **asdict(step)}) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -107,7 +108,10 @@ class Journal:
                     _put(step, there, comes, aside)
             for step in self._read():
                 if isinstance(step, Folder):
-                    there.set(step.path, *(step.after or step.before[:1]))
+                    if step.after is not None:
+                        step.after.give(there, step.path)
+                    else:
+                        there.set(step.path, step.before.mode)
 
     def back(self) -> None:
         """Take back every step that was taken."""
@@ -123,7 +127,7 @@ class Journal:
                     _take_back(step, there, comes, aside, gone)
             for step in self._read():
                 if isinstance(step, Folder) and _is_folder(there.status(step.path)):
-                    there.set(step.path, *step.before)
+                    step.before.give(there, step.path)
 
     @property
     def is_readable(self) -> bool:
@@ -158,11 +162,9 @@ def _step(line: str) -> Entry | Folder:
             raise ValueError(path)
         if found["step"] == "Entry":
             return Entry(path, bool(found["was"]), found["mode"])
-        before, after = (
-            found[each] and (int(found[each][0]), int(found[each][1])) for each in ("before", "after")
-        )
-        return Folder(path, before, after)
-    except (ValueError, KeyError, TypeError, IndexError):
+        after = parse_look(found["after"]) if found["after"] else None
+        return Folder(path, parse_look(found["before"]), after)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise OSError(errno.EBADMSG, "its journal cannot be read") from None
 
 
@@ -261,9 +263,16 @@ def is_marked_by_a_switch(root: Path) -> bool:
     )
 
 
-def _steps(
-    there: Tree, comes: Tree, device: int, sets_mode: Callable[[str], bool]
-) -> Iterator[Entry | Folder]:
+@dataclass(frozen=True)
+class _Both:
+    """What is asked of folders that are in both trees."""
+
+    device: int
+    sets_mode: Callable[[str], bool]
+    preserve: Preserve
+
+
+def _steps(there: Tree, comes: Tree, both: _Both) -> Iterator[Entry | Folder]:
     """Give the steps, without recursion: a tree may be deeper than Python's stack. Folders come after what they hold."""
     stack: list[tuple[str, Iterator[str], Folder | None]] = [("", iter(comes.names("")), None)]
     while stack:
@@ -282,12 +291,15 @@ def _steps(
             continue
         mode = stat.S_IMODE(new.st_mode)
         if old is not None and stat.S_ISDIR(new.st_mode) and stat.S_ISDIR(old.st_mode):
-            _refuse_other_system(here, old, device)
+            _refuse_other_system(here, old, both.device)
+            after = look_at(comes, here, new, both.preserve) if both.sets_mode(here) else None
             comes.set(here, mode | OWN)  # what is in it moves out
-            after = (mode, new.st_mtime_ns) if sets_mode(here) else None
-            both = Folder(here, (stat.S_IMODE(old.st_mode), old.st_mtime_ns), after)
-            stack.append((here, iter(comes.names(here)), both))
-        elif old is not None and stat.S_ISDIR(old.st_mode) and (old.st_dev != device or there.names(here)):
+            stack.append(
+                (here, iter(comes.names(here)), Folder(here, look_at(there, here, old, both.preserve), after))
+            )
+        elif (
+            old is not None and stat.S_ISDIR(old.st_mode) and (old.st_dev != both.device or there.names(here))
+        ):
             raise RestoreFailed(
                 f"{shown(here)} is no folder in the backup, and one that holds something now: move it away",
                 reason="FolderInTheWay",

@@ -13,7 +13,7 @@ from pathlib import Path
 from avalanche_backup import platforms
 
 OWN = 0o700
-_FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
+FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 ROOT = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC
 """A root itself may be a link; what lies in it may be anybody's, and is not followed."""
 OPEN_MAX = 100
@@ -30,7 +30,7 @@ class Tree:
     """Entries beneath an open folder; the folders that lead to the last one stay open, because the next is mostly near."""
 
     def __init__(
-        self, root: Path | int, flags: int = _FOLDER, make: Callable[[int, str], object] = make_folder
+        self, root: Path | int, flags: int = FOLDER, make: Callable[[int, str], object] = make_folder
     ) -> None:
         self._open = {0: os.dup(root) if isinstance(root, int) else os.open(root, flags)}
         self._names: list[str] = []
@@ -86,7 +86,7 @@ class Tree:
             folder = self._open[len(self._names)]
             if create:
                 self._make(folder, name)
-            inner = os.open(name, _FOLDER, dir_fd=folder)
+            inner = os.open(name, FOLDER, dir_fd=folder)
             self._names.append(name)
             self._open[len(self._names)] = inner
             if len(self._names) > OPEN_MAX:
@@ -149,4 +149,4 @@ def _opened(path: Path | str, folder: int | None = None) -> int:
         os.geteuid() != 0
     ):  # who may do everything needs no mode, and follows no link that was put there meanwhile
         os.chmod(path, OWN, dir_fd=folder)
-    return os.open(path, _FOLDER, dir_fd=folder)
+    return os.open(path, FOLDER, dir_fd=folder)

@@ -185,12 +185,13 @@ class _Writer:
         self._descriptor: int | None = None
         with self._store.mapped(self._key):
             store._check_root()
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(path.parent)
             self._descriptor = os.open(
                 self._partial,
                 os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_CLOEXEC | platforms.O_BINARY,
                 0o640,
             )
+            platforms.let_belong(self._partial)
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes; a short write goes on where it stopped."""
@@ -246,6 +247,14 @@ class _Writer:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those that lead to it; what a restore as root makes stays open to the backups that come after it."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        platforms.let_belong(each)
 
 
 def _sync_folders(folder: Path, root: Path) -> None:

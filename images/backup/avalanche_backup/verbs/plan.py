@@ -15,11 +15,12 @@ from avalanche_backup.sources.base import Source as OpenSource
 from avalanche_backup.sources.base import Swap, TargetState
 from avalanche_backup.sources.opening import open_source, open_swap
 from avalanche_backup.storage.base import Store
+from avalanche_backup.verbs import preserving
 from avalanche_backup.verbs.strategy import Asked, Chosen, Possible, choose
 from avalanche_contract.names import switch_id
 from avalanche_contract.request import RestoreRequest, RestoreTarget
 from avalanche_contract.result import Plan, TargetPlan
-from avalanche_contract.source import FilesSource, Source
+from avalanche_contract.source import FilesSource, Preserve, Source
 
 BYTES_PER_SECOND = 30_000_000
 """Of plain bytes, for the estimate: verified once and restored once, as measured on two cores."""
@@ -42,6 +43,8 @@ class Target:
     """What is there stays aside."""
     jobs: int = 1
     """More than one: in place, not in one transaction."""
+    preserve: Preserve = preserving.NOTHING
+    """What of files is set besides contents, modes and times."""
 
 
 def open_targets(request: RestoreRequest, found: Found, scratch: Path) -> tuple[Target, ...]:
@@ -89,6 +92,8 @@ def _open(request: RestoreRequest, wanted: RestoreTarget, found: Found, scratch:
             f"{wanted.artifact} is a {artifact.kind} artifact, and the target is {wanted.target.kind}",
             reason="KindMismatch",
         )
+    preserve = preserving.asked_of(wanted.target)
+    preserving.check(preserve, artifact)
     scratch.mkdir(parents=True, exist_ok=True)
     written_to = _written_to(wanted, artifact)
     source = open_source(written_to, scratch)
@@ -97,7 +102,7 @@ def _open(request: RestoreRequest, wanted: RestoreTarget, found: Found, scratch:
     asked = Asked(request.strategy, request.keep_previous)
     chosen = choose(asked, _possible(asked, swap, artifact, state, wanted.paths), source.target)
     jobs = wanted.target.jobs if wanted.target.kind == "postgresql" else 1
-    return Target(artifact, source, state, wanted.paths, swap, chosen, request.keep_previous, jobs)
+    return Target(artifact, source, state, wanted.paths, swap, chosen, request.keep_previous, jobs, preserve)
 
 
 def _possible(
@@ -129,7 +134,8 @@ def _digest(request: RestoreRequest, found: Found, targets: tuple[Target, ...]) 
         "backup": [found.metadata.backup_id, found.metadata.checksum, request.backup.place.storage.name, found.prefix],
         "targets": [
             [each.artifact.source, each.artifact.sha256, each.source.target, each.state.state, each.state.facts, each.paths,
-             *([each.jobs] if each.jobs > 1 else []), each.chosen.strategy, each.keep]
+             *([each.jobs] if each.jobs > 1 else []), each.chosen.strategy, each.keep,
+             *([each.preserve.model_dump()] if each.preserve != preserving.NOTHING else [])]
             for each in targets
         ],
     }  # fmt: skip
@@ -148,8 +154,8 @@ def _describe(target: Target) -> TargetPlan:
         source_bytes=target.artifact.source_bytes,
         strategy=target.chosen.strategy,
         strategy_reason=target.chosen.reason,
-        action=_action(target),
-        warnings=target.state.warnings,
+        action=_action(target) + preserving.action(target.preserve),
+        warnings=(*target.state.warnings, *preserving.warnings(target.preserve, target.artifact)),
     )
 
 
