@@ -10,9 +10,9 @@ from kubernetes_validate.utils import validate
 
 from avalanche_contract.request import Run
 from avalanche_contract.source import FilesSource, Preserve
+from avalanche_operator.applying.build import backup_job
 from avalanche_operator.jobs.asked import backup_of, request_of
 from avalanche_operator.jobs.build import job
-from avalanche_operator.policies.build import backup_job
 from avalanche_operator.settings import SettingMissing, read_settings
 from tests.fakes.world import NAMESPACE, World
 from tests.unit.operator.objects import FILES, applied, plan, policy_spec
