@@ -166,6 +166,14 @@ def test_the_oldest_are_those_that_were_not_verified_for_longest(project: Projec
     assert project.run("verify", "--oldest", "1", "--all").returncode == 2
 
 
+def test_a_reading_that_no_verdict_tells_of_counts_for_whose_turn_it_is(project: Project) -> None:
+    """A storage that takes no second write of a verdict has a note beside it, whose name says when."""
+    ids = [project.json(kind)["backup_id"] for kind in ("files", "database")]
+    (metadata,) = project.folder.rglob(f"{ids[0]}_metadata.json")
+    metadata.with_name(f"{ids[0]}_read_20990101000000.json").write_text("{}")
+    assert [each["backup_id"] for each in project.json("verify", "--oldest", "1")] == ids[1:]
+
+
 @pytest.mark.parametrize("words", [("list",), ("verify", "--all"), ("verify", "--recent", "1")])
 def test_a_folder_of_backups_that_is_gone_is_no_empty_list(project: Project, words: tuple[str, ...]) -> None:
     ended = project.run(*words)

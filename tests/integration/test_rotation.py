@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,14 @@ from avalanche_backup.storage.opening import open_store
 from avalanche_backup.verbs import destinations
 from avalanche_backup.verbs.dispatch import run
 from avalanche_contract.notification import Notifications
-from avalanche_contract.request import CleanupRequest, Retention, Rotation, VerifyRequest
+from avalanche_contract.request import (
+    BackupReference,
+    CleanupRequest,
+    DeleteRequest,
+    Retention,
+    Rotation,
+    VerifyRequest,
+)
 from avalanche_contract.result import Result
 from avalanche_contract.source import FilesSource
 from avalanche_contract.storage import DirectoryStorage, S3Storage, Storage
@@ -347,6 +355,58 @@ def test_where_no_second_write_is_taken_the_same_damage_is_told_once(
     with pytest.raises(VerificationFailed):
         rotate(runner, 6, Notifications(channels=(server.channel(),)))
     assert len(server.received) == 2, "what is new is told all the same"
+
+
+def append_only(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the storage take each name once, and let nothing go."""
+
+    def trouble(operation: str, key: str) -> None:
+        if operation == "delete" or (operation == "put" and runner.store.head(key) is not None):
+            raise StorageInvalid("append-only")
+
+    _beset(monkeypatch, trouble)
+
+
+def test_where_no_second_write_is_taken_every_backup_has_its_turn_again_and_again(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = made(runner, tmp_path, 5)
+    append_only(runner, monkeypatch)
+    nights: list[str] = []
+    for day in range(5, 15):
+        rotate(runner, day, max_backups=1)
+        nights += list(told(runner))
+    assert nights == ids * 2
+
+
+def test_where_no_second_write_is_taken_a_damaged_backup_does_not_take_the_turn_of_the_others(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = made(runner, tmp_path, 3)
+    rotate(runner, 3)
+    damage(runner.storage, ids[0])
+    append_only(runner, monkeypatch)
+    seen: list[str] = []
+    for day in range(4, 10):
+        with suppress(VerificationFailed):
+            rotate(runner, day, max_backups=1)
+        seen += list(told(runner))
+    assert seen == ids * 2
+
+
+def test_the_notes_of_readings_go_with_their_backup(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = made(runner, tmp_path, 2)
+    with monkeypatch.context() as meanwhile:
+        append_only(runner, meanwhile)
+        for day in (2, 3):
+            rotate(runner, day)
+    assert [each for each in runner.stored() if f"{ids[0]}_read_" in each] != []
+    where = BackupReference(place=runner.place, backup_id=ids[0], backup_type="files")
+    run(DeleteRequest(nonce=NONCE, backup=where, writer=WRITER), runner.context())
+    assert [each for each in runner.stored() if ids[0] in each] == []
+    assert catalog.read_times(runner.store, PREFIX) == {ids[1]: MOMENT + timedelta(days=3, hours=4)}
 
 
 def test_in_a_bucket_it_is_the_same(corner: S3Storage, runner: Runner, tmp_path: Path) -> None:

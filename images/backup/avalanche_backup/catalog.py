@@ -249,6 +249,21 @@ def write_verification(
     store.put(layout.verification_key(prefix, named), json.dumps(document, indent=2).encode(), overwrite=True)
 
 
+def remember_read(store: Store, prefix: str, named: str, *, status: str, message: str, now: datetime) -> None:
+    """Note create-only, by its name, that a backup was read: for a storage that takes no second write of a verdict.
+
+    Of two notes of one second the first stays.
+    """
+    document = {"backup_id": named, "status": status, "message": message, "verified_time": format_time(now)}
+    with suppress(ObjectExists):
+        store.put(layout.read_key(prefix, named, now), json.dumps(document, indent=2).encode())
+
+
+def read_times(store: Store, prefix: str) -> dict[str, datetime]:
+    """Give when backups were last read by such notes, by ID; most storages have none."""
+    return layout.newest_reads(each.key for folder in layout.folders(prefix) for each in store.list(folder))
+
+
 def remember_told(store: Store, prefix: str, named: str, *, message: str, now: datetime) -> None:
     """Note create-only that people know of some damage: for a storage that takes no second write of a verdict."""
     document = {"backup_id": named, "message": message, "told_time": format_time(now)}

@@ -8,6 +8,7 @@
     …/…_metadata.json                                   the commit
     …/…_verification.json  …_told.json  …_drill.json  …_hold.json  …_tombstone.json  …_attempt.json  beside it
     …/…_restoring_<12 hex>.json                         for each restore that keeps it
+    …/…_read_<yyyymmddhhmmss>.json                      that it was verified then, where no verdict can be written a second time
     restore-lock.json                                   of the last restore of a target of this policy
 """
 
@@ -15,6 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
 
 from avalanche_contract.names import BACKUP_TYPES, BackupType, parse_backup_id
 
@@ -27,6 +31,7 @@ _METADATA = "_metadata.json"
 _ATTEMPT = "_attempt.json"
 _TOMBSTONE = "_tombstone.json"
 _RESTORING = "_restoring_"
+_READ, _READ_TIME = "_read_", "%Y%m%d%H%M%S"
 _OBJECT_KEY = re.compile(
     r"^(?:.*/)?(?P<folder>database|files|full)/(?P<id>[a-z]+_\d{8}_\d{6})(?P<rest>[._][^/]*)$"
 )
@@ -53,6 +58,27 @@ def verification_key(prefix: str, backup_id: str) -> str:
 def told_key(prefix: str, backup_id: str) -> str:
     """Give the key of what people were told of a backup, where its verdict cannot be written a second time."""
     return _beside(prefix, backup_id, "_told.json")
+
+
+def read_key(prefix: str, backup_id: str, moment: datetime) -> str:
+    """Give the key of the document that says that a backup was verified at a moment, where its verdict cannot be written."""
+    return f"{read_keys(prefix, backup_id)}{moment.astimezone(UTC):{_READ_TIME}}.json"
+
+
+def read_keys(prefix: str, backup_id: str) -> str:
+    """Give how the keys of all those documents begin."""
+    return _beside(prefix, backup_id, _READ)
+
+
+def newest_reads(keys: Iterable[str]) -> dict[str, datetime]:
+    """Give, of all those documents among some keys, the newest moment of each backup, by its ID."""
+    found: dict[str, datetime] = {}
+    for key in keys:
+        backup_id, rest = split_object_key(key) or ("", "")
+        with suppress(ValueError):
+            moment = datetime.strptime(rest, f"{_READ}{_READ_TIME}.json").replace(tzinfo=UTC)
+            found[backup_id] = max(moment, found.get(backup_id, moment))
+    return found
 
 
 def drill_key(prefix: str, backup_id: str) -> str:

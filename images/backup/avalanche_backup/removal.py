@@ -58,6 +58,11 @@ class Shelf:
         return frozenset(each[0] for each in split if each and layout.is_restoring(each[1]))
 
     @cached_property
+    def read(self) -> dict[str, datetime]:
+        """Give when backups were last read, of those whose verdict could not be written, by ID."""
+        return layout.newest_reads(self.sizes)
+
+    @cached_property
     def damaged_ids(self) -> frozenset[str]:
         """Give the IDs of backups whose metadata cannot be read."""
         split = (layout.split_metadata_key(each.key) for each in self.damaged)
@@ -234,8 +239,8 @@ def resume(store: Store, shelf: Shelf, backup_id: str, now: datetime) -> tuple[s
 
 
 def _remove_rest(store: Store, shelf: Shelf, backup_id: str, keys: Iterable[str]) -> None:
-    chosen = layout.restoring_keys(shelf.prefix, backup_id)
-    for key in (*keys, *(each.key for each in shelf.objects if each.key.startswith(chosen))):
+    several = (layout.restoring_keys(shelf.prefix, backup_id), layout.read_keys(shelf.prefix, backup_id))
+    for key in (*keys, *(each.key for each in shelf.objects if each.key.startswith(several))):
         store.delete(key)
     keep_last = layout.tombstone_key
     for beside in (layout.verification_key, layout.told_key, layout.drill_key, layout.hold_key, keep_last):

@@ -165,7 +165,10 @@ def _candidate(backup_id: str, shelves: Sequence[Shelf], found: Sequence[Found |
         backup_id=backup_id,
         size_bytes=max((each.metadata.size_bytes for each in there), default=0),
         verified=max(
-            (catalog.verified_time(each.metadata, each.verification) for each in there), default=_NEVER
+            *(catalog.verified_time(each.metadata, each.verification) for each in there),
+            *(shelf.read[backup_id] for shelf in shelves if backup_id in shelf.read),
+            _NEVER,
+            _NEVER,
         ),
         lacking=any(good) and not all(good),
     )

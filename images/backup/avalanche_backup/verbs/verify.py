@@ -228,9 +228,12 @@ def _write(
             told_time=told_time,
         )
     except StorageInvalid:  # read-only, or append-only: the verdict is told all the same
-        if told:
-            with suppress(StorageInvalid):
-                catalog.remember_told(place.store, place.prefix, backup_id, message=message, now=now)
+        where = place.store, place.prefix, backup_id
+        with suppress(StorageInvalid):
+            if told:
+                catalog.remember_told(*where, message=message, now=now)
+            else:  # or it would be its turn again each night
+                catalog.remember_read(*where, status=status, message=message, now=now)
 
 
 def _result(request: VerifyRequest, context: Context, examined: Examined) -> Result:
