@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.cluster.layout import PROJECT, cache_root
@@ -21,14 +22,14 @@ def _helm() -> Path | None:
     return next(iter(sorted(cache_root().glob("cluster-*/helm"))), None)
 
 
-def _rendered(helm: Path, *values: str) -> list[Object]:
+def _rendered(helm: Path, *values: str, template: str = "rbac") -> list[Object]:
     command = [
         str(helm),
         "template",
         "one",
         str(CHART),
         "--namespace=system",
-        "--show-only=templates/rbac.yaml",
+        f"--show-only=templates/{template}.yaml",
     ]
     ended = subprocess.run([*command, *values], capture_output=True, text=True, check=True)
     return [each for each in yaml.safe_load_all(ended.stdout) if each]
@@ -72,3 +73,16 @@ def test_everywhere_and_confined_the_rights_are_the_same() -> None:
     assert "secrets" not in _resources(_own(wide, "ClusterRole")) and "pods/exec" not in _resources(
         _own(wide, "ClusterRole")
     )
+
+
+@pytest.mark.parametrize(("value", "told"), [(None, "false"), ("true", "true"), ("false", "false")])
+def test_a_restore_may_run_as_root_only_where_the_value_says_so(value: str | None, told: str) -> None:
+    helm = _helm()
+    if helm is None:
+        assert yaml.safe_load((CHART / "values.yaml").read_text())["restores"] == {"allowOwnership": False}
+        return
+    values = [f"--set=restores.allowOwnership={value}"] if value else []
+    (deployment,) = _rendered(helm, *values, template="deployment")
+    environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    given = {each["name"]: each["value"] for each in environment}
+    assert given["AVALANCHE_ALLOW_OWNERSHIP"] == told
