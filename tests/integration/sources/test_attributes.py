@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid
 from avalanche_backup.sources.attributes import ACCESS, DEFAULT
+from avalanche_backup.sources.owning import Finish, finish
 from avalanche_contract.result import Result
 from avalanche_contract.source import FilesSource, Preserve
 from avalanche_contract.storage import DirectoryStorage
@@ -306,3 +308,24 @@ def test_a_file_system_that_takes_no_attributes_is_named_with_what_to_do(
     ) as failed:
         volume.restore(made, source(target, ALL), strategy="Swap")
     assert failed.value.reason == "AttributesNotKept"
+
+
+def test_a_swap_that_fails_at_its_last_step_leads_folders_back_to_whom_they_belonged(
+    volume: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = volume.backup(source(root), kind="files")
+    target = other(root)
+    before = oracle(target), owners(target), attributes(target)
+    finished = []
+
+    def failing(descriptor: int, wanted: Finish, path: str) -> None:
+        finished.append(path)
+        if finished == ["shared/inner", "shared"]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        finish(descriptor, wanted, path)
+
+    monkeypatch.setattr("avalanche_backup.sources.look.finish", failing)
+    with pytest.raises(RestoreFailed, match=r"Input/output error.*is as it was"):
+        volume.restore(made, source(target, ALL), strategy="Swap")
+    assert finished == ["shared/inner", "shared"] * 2
+    assert (oracle(target), owners(target), attributes(target)) == before
