@@ -430,3 +430,19 @@ def test_it_is_read_again_when_its_schedule_says_so_and_not_before() -> None:
     world.time = world.time.replace(hour=3, minute=31, second=0)
     world.run(4)
     assert readings() == 2
+
+
+def test_a_look_lists_the_backups_once_for_a_page_and_not_at_all_where_none_is_due() -> None:
+    world = _fresh(*ENTRIES)
+    world.run(12)
+    world.gateway.listed.clear()
+    world.look("BackupStorage", "s3")
+    assert world.gateway.listed["Backup"] == 0
+    world.time += timedelta(days=2)
+    seen = set()
+    for _ in range(12):
+        world.gateway.listed.clear()
+        world.look("BackupStorage", "s3")
+        seen.add(world.gateway.listed["Backup"])
+        world.play()
+    assert seen == {0, len(ENTRIES)}
