@@ -48,9 +48,9 @@ def install(say: Callable[[str], None]) -> Tools:
 
 
 def environment() -> dict[str, str]:
-    """Give what ours runs with: the code of this checkout, beside the packages and the settings of the image."""
+    """Give what ours runs with: the code of this checkout, beside the packages of the image."""
     sources = os.pathsep.join(str(PROJECT / each) for each in ("operator", "images/backup"))
-    return {"PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "", "MALLOC_MMAP_THRESHOLD_": "4194304"}
+    return {"PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def _versions(kopia: Path | None) -> dict[str, str]:

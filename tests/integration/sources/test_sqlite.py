@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from avalanche_backup.errors import RestoreRefused, SourceInvalid, SourceUnavailable, VerificationFailed
+from avalanche_backup.errors import (
+    RestoreRefused,
+    SourceInvalid,
+    SourceUnavailable,
+    StorageUnavailable,
+    VerificationFailed,
+)
 from avalanche_backup.sources import sqlite
 from avalanche_contract.source import SqliteSource
 from tests.integration.runs import PREFIX, Runner
@@ -194,3 +201,33 @@ def test_a_damaged_artifact_does_not_touch_the_target(runner: Runner, database: 
     with pytest.raises(VerificationFailed):
         runner.restore(made, source(database))
     assert facts(database) == (5, 5)
+
+
+def test_a_storage_that_fails_ends_the_check_of_the_copy_as_well(database: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(database)) as opened, opened:
+        opened.execute("CREATE TABLE long AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) "
+                       "SELECT i, hex(randomblob(40)) AS text FROM n")  # fmt: skip
+        opened.execute("CREATE INDEX of_text ON long (text)")
+
+    class Full:
+        def write(self, data: bytes | memoryview) -> None:
+            raise StorageUnavailable(f"no room for {len(data)} bytes")
+
+    with pytest.raises(StorageUnavailable):
+        sqlite.SqliteDatabase(source(database)).dump(
+            Full(), beside=None, scratch=tmp_path, progress=lambda _: None
+        )
+    assert [each.name for each in threading.enumerate() if each.name == "check"] == []
+
+
+def test_where_there_is_no_database_the_file_is_written_beside_its_place_and_nowhere_else(
+    runner: Runner, database: Path, tmp_path: Path
+) -> None:
+    made = runner.backup(source(database))
+    (tmp_path / "new").mkdir()
+    target = tmp_path / "new" / "db.sqlite"
+    runner.restore(made, source(target))
+    assert [each.name for each in target.parent.iterdir()] == ["db.sqlite"]
+    assert not list(runner.scratch.rglob("restored.sqlite"))
+    with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(target)) as new:
+        assert list(old.iterdump()) == list(new.iterdump())

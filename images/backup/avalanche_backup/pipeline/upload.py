@@ -17,6 +17,7 @@ from avalanche_backup.pipeline.encryption import SUFFIX as ENCRYPTED_SUFFIX
 from avalanche_backup.pipeline.encryption import Recipient, encryptor
 from avalanche_backup.pipeline.fanout import Destination, Fanout, living
 from avalanche_backup.pipeline.stages import Gathered, Hashing
+from avalanche_backup.platforms import release_memory
 
 MAX_NAMES = 100
 
@@ -95,6 +96,7 @@ class Upload:
         self._fanout.abandon()
         self._plain.close()
         self._stored.close()
+        release_memory()  # another source may follow, and its buffers come from other threads
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next plain bytes."""

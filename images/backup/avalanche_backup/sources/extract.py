@@ -250,8 +250,10 @@ def _write_file(writing: _Writing, entry: tarfile.TarInfo, folder: int, name: st
     )
     try:
         try:
+            write_out = platforms.WriteOut(descriptor)
             for chunk in content(writing.stream, entry):
                 _write_all(descriptor, chunk)
+                write_out.wrote(len(chunk))
                 if digest is not None:
                     digest.update(chunk)
             wanted = writing.finish(entry, _MODE)

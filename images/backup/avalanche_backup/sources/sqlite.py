@@ -7,7 +7,6 @@ whoever has it open sees the old content or the new one; only where there is no 
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
-from avalanche_backup.platforms import give_to, sync_folder
+from avalanche_backup.platforms import WriteOut, give_to, sync_folder
 from avalanche_backup.sources.base import (
     Beside,
     Dump,
@@ -29,20 +28,22 @@ from avalanche_backup.sources.base import (
     Sink,
     TargetState,
 )
+from avalanche_backup.sources.sqlite_checks import (
+    BUSY_SECONDS,
+    CheckedMeanwhile,
+    Explained,
+    check_copy,
+    integrity,
+    table_names,
+)
 from avalanche_contract.source import SqliteSource
 
 CHUNK = 1024 * 1024
-BUSY_SECONDS = 30.0
 STEP_PAGES = 2048
 STEPS_BEFORE_ONE = 4
 """A database that is written to starts a stepwise backup over; after so many times it is copied in one step."""
 SIDE_FILES = ("-wal", "-shm", "-journal")
 _WAITS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_OF_THE_APPLICATION = re.compile(r"no such (collation sequence|function): (\w+)")
-_UNREADABLE = re.compile("no such (module|tokenizer|collation sequence|function)|unknown tokenizer")
-"""What SQLite says where only the application's own code can read a part of its database."""
-STAND_INS_MAX = 32
-_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
 
 
 class SqliteDatabase:
@@ -65,7 +66,7 @@ class SqliteDatabase:
         if not self._path.is_file():
             raise SourceInvalid(f"there is no SQLite database at {self.target}", reason="SourceMissing")
         with closing(self.open()) as database, Explained(self.target):
-            tables = _tables(database)
+            tables = table_names(database)
         return Inspection(
             f"SQLite {sqlite3.sqlite_version}",
             self._path.stat().st_size,
@@ -76,26 +77,22 @@ class SqliteDatabase:
         return f"{self.target} has no table: an empty database is not backed up"
 
     def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
-        """Copy the database as it is at one moment, check the copy, and write it out."""
+        """Copy the database as it is at one moment, and check the copy while it is written out."""
         del beside
         copy = scratch / "copy.sqlite"
-        copy.unlink(missing_ok=True)
         moment = datetime.now(UTC)
-        with (
-            closing(self.open()) as database,
-            closing(sqlite3.connect(copy)) as target,
-            Explained(self.target),
-        ):
-            _copy(database, target, self.target)
-            tables, warnings = check_copy(target, self.target)
-            used, names = _used_bytes(target), _tables(target)
+        with closing(self.open()) as database, Explained(self.target):
+            _copy(database, copy, self.target)
+        with closing(sqlite3.connect(copy)) as target, Explained(self.target):
+            used, names = _used_bytes(target), table_names(target)
             target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
-        with copy.open("rb") as file:
+        with CheckedMeanwhile(copy, self.target) as check, copy.open("rb") as file:
             done = 0
             while chunk := file.read(CHUNK):
                 sink.write(chunk)
                 done += len(chunk)
                 progress(done)
+            tables, warnings = check.result()
         copy.unlink()
         return Dump(
             moment, {"tables": tables, "bytes": used}, {"sqlite": sqlite3.sqlite_version}, warnings=warnings,
@@ -113,7 +110,7 @@ class SqliteDatabase:
             return TargetState("Empty", "an empty file")
         try:
             with closing(self.open()) as database, Explained(self.target):
-                tables = _tables(database)
+                tables = table_names(database)
         except SourceInvalid:
             return TargetState("HoldsData", "a file that is no healthy SQLite database", facts=("damaged",))
         if not tables:
@@ -130,21 +127,40 @@ class SqliteDatabase:
     def restore(self, incoming: Incoming) -> str:
         """Bring a backup back: into the live database, or as a new file where there is none."""
         incoming.refuse_part()
-        copy = incoming.scratch / "restored.sqlite"
+        place = self._path.resolve()  # a link to the file stays a link
+        beside = place.with_name(f".{place.name}.avalanche-restore")
+        copy = incoming.scratch / "restored.sqlite" if self.is_healthy() else beside
         try:
-            write_file(copy, incoming.counted())
+            self._write(copy, incoming, durable=copy is beside)
             with closing(sqlite3.connect(copy)) as database, Explained(self.target):
                 tables, _ = check_copy(database, "the backup")
-            self._put(copy)
+            wanted = (incoming.artifact.get("statistics") or {}).get("tables")
+            if wanted is not None and dict(wanted) != tables:
+                raise RestoreFailed(
+                    f"the rows are not those that the metadata counts; {self.target} is as it was"
+                )
+            self._put(copy, beside)
         finally:
-            copy.unlink(missing_ok=True)
-        return self._compare(tables, incoming.artifact.get("statistics") or {})
+            for each in (copy, beside):
+                each.unlink(missing_ok=True)
+        return f"{len(tables)} tables with {sum(tables.values())} rows are back in {self.target}"
 
-    def _put(self, copy: Path) -> None:
-        if self.is_healthy():
-            self._copy_into(copy)
-        else:
-            self._replace(copy)
+    def _write(self, copy: Path, incoming: Incoming, *, durable: bool) -> None:
+        try:
+            write_file(copy, incoming.counted(), durable=durable)
+        except OSError as error:
+            raise RestoreFailed(f"{self.target} cannot be written: {error.strerror}") from None
+
+    def _put(self, copy: Path, beside: Path) -> None:
+        """Let a copy that was found right take the place of what is there by now."""
+        if not self.is_healthy():
+            self._replace(copy, beside)
+            return
+        self._copy_into(copy)
+        with closing(self.open()) as database, Explained(self.target):
+            rows, _ = integrity(database, "quick_check")
+        if rows != ["ok"]:
+            raise RestoreFailed(f"{self.target} is not healthy after the restore")
 
     def is_healthy(self) -> bool:
         """Say whether there is a database that can be written into.
@@ -155,7 +171,7 @@ class SqliteDatabase:
             return False
         try:
             with closing(self.open()) as database, Explained(self.target):
-                rows, _ = _integrity(database, "quick_check")
+                rows, _ = integrity(database, "quick_check")
         except SourceInvalid:
             return False
         except (
@@ -194,14 +210,14 @@ class SqliteDatabase:
             reason="TargetBusy",
         )
 
-    def _replace(self, copy: Path) -> None:
+    def _replace(self, copy: Path, beside: Path) -> None:
         """Put a file in place where no database can be written into; logs of the old one would spoil the new."""
-        place = self._path.resolve()  # a link to the file stays a link
-        beside = place.with_name(f".{place.name}.avalanche-restore")
+        place = self._path.resolve()
         try:
             before = place.stat() if place.exists() else None
-            with copy.open("rb") as source:
-                write_file(beside, iter(lambda: source.read(CHUNK), b""))
+            if copy != beside:
+                with copy.open("rb") as source:
+                    write_file(beside, iter(lambda: source.read(CHUNK), b""))
             if before is not None:
                 give_to(beside, before)
             beside.chmod(before.st_mode & 0o777 if before is not None else 0o660)
@@ -211,18 +227,6 @@ class SqliteDatabase:
             sync_folder(place.parent)
         except OSError as error:
             raise RestoreFailed(f"{self.target} cannot be written: {error.strerror}") from None
-        finally:
-            beside.unlink(missing_ok=True)
-
-    def _compare(self, tables: Mapping[str, int], statistics: Mapping[str, Any]) -> str:
-        wanted = statistics.get("tables")
-        if wanted is not None and dict(wanted) != dict(tables):
-            raise RestoreFailed(f"{self.target}: the rows are not those that the metadata counts")
-        with closing(self.open()) as database, Explained(self.target):
-            rows, _ = _integrity(database, "quick_check")
-        if rows != ["ok"]:
-            raise RestoreFailed(f"{self.target} is not healthy after the restore")
-        return f"{len(tables)} tables with {sum(tables.values())} rows are back in {self.target}"
 
     def open(self) -> sqlite3.Connection:
         """Open the file as it is; reading a database in WAL mode writes its shared memory beside it."""
@@ -234,31 +238,6 @@ class SqliteDatabase:
                 f"{self.target} cannot be opened ({error}): its user must be able to write to it and its folder",
                 reason="SourceUnreadable",
             ) from None
-
-
-class Explained:
-    """Turn SQLite's errors into ours."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, sqlite3.Error):
-            return
-        code = getattr(error, "sqlite_errorname", "")
-        if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            raise SourceInvalid(f"{self._target} is corrupt: {error}", reason="SourceCorrupt") from None
-        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise SourceUnavailable(f"{self._target} was locked for {BUSY_SECONDS:.0f} seconds") from None
-        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-            raise SourceInvalid(
-                f"{self._target} cannot be opened: {error}; its user must be able to write to it and its folder",
-                reason="SourceUnreadable",
-            ) from None
-        raise SourceUnavailable(f"{self._target}: {error}") from None
 
 
 def _patience(target: str) -> Callable[[int, int, int], None]:
@@ -278,7 +257,7 @@ def _patience(target: str) -> Callable[[int, int, int], None]:
     return watch
 
 
-def _copy(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> None:
+def _copy(source: sqlite3.Connection, copy: Path, name: str) -> None:
     """Copy in steps, which lets writers in between; each of their writes starts it over, so in one step at last."""
     starts, last, patience = 0, -1, _patience(name)
 
@@ -292,22 +271,24 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> 
         last = remaining
 
     try:
-        source.backup(target, pages=STEP_PAGES, progress=watch, sleep=0.01)
+        with _scratch(copy) as target:
+            source.backup(target, pages=STEP_PAGES, progress=watch, sleep=0.01)
     except _Restarted:
-        source.backup(target, pages=-1, progress=_patience(name))
+        with _scratch(copy) as target:
+            source.backup(target, pages=-1, progress=_patience(name))
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a new database that need not outlive a power failure."""
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA synchronous = OFF")
+        yield database
 
 
 class _Restarted(Exception):
     """The backup was started over too often."""
-
-
-def check_copy(database: sqlite3.Connection, what: str) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Check a copy, count the rows of its tables, and say what only the application itself could check."""
-    rows, warnings = _integrity(database)
-    if rows != ["ok"]:
-        raise SourceInvalid(f"{what} is corrupt: {'; '.join(rows)[:300]}", reason="SourceCorrupt")
-    counted = {name: _count(database, name) for name in _tables(database)}
-    return {name: count for name, count in counted.items() if count is not None}, warnings
 
 
 @contextmanager
@@ -332,51 +313,15 @@ def _used_bytes(database: sqlite3.Connection) -> int:
     return (pages - free) * size
 
 
-def _integrity(
-    database: sqlite3.Connection, pragma: str = "integrity_check"
-) -> tuple[list[str], tuple[str, ...]]:
-    """Run integrity_check; where that needs code that only the application has, quick_check with stand-ins for it."""
-    warnings: list[str] = []
-    for _ in range(STAND_INS_MAX):
-        try:
-            return [str(row[0]) for row in database.execute(f"PRAGMA {pragma}(3)")], tuple(warnings)
-        except sqlite3.OperationalError as error:
-            found = _OF_THE_APPLICATION.search(str(error))
-            if found is None:
-                raise
-            _stand_in(database, *found.groups())
-            pragma = "quick_check"
-            warnings.append(f"indexes were not checked: {error}, which only the application has")
-    raise SourceInvalid("too much of the database is code of the application", reason="SourceInvalid")
-
-
-def _stand_in(database: sqlite3.Connection, kind: str, name: str) -> None:
-    """Let SQLite go on without an order or a function of the application: quick_check does not compare by them."""
-    if kind == "collation sequence":
-        database.create_collation(name, lambda one, two: (one > two) - (one < two))
-    else:
-        database.create_function(name, -1, lambda *_: None, deterministic=True)
-
-
-def _count(database: sqlite3.Connection, table: str) -> int | None:
-    """Count rows; ``None`` of a virtual table that only the application can read."""
-    quoted = table.replace('"', '""')
-    try:
-        return int(database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 - quoted, of our own reading
-    except sqlite3.OperationalError as error:
-        if not _UNREADABLE.search(str(error)):
-            raise
-        return None
-
-
-def _tables(database: sqlite3.Connection) -> list[str]:
-    return [str(row[0]) for row in database.execute(_TABLES)]
-
-
-def write_file(path: Path, chunks: Iterator[bytes]) -> None:
-    """Write a file, down to the disk."""
-    with path.open("wb") as file:
+def write_file(path: Path, chunks: Iterator[bytes], *, durable: bool = True) -> None:
+    """Write a file, and down to the disk unless it need not outlive a power failure."""
+    with path.open("wb", buffering=0) as file:
+        write_out = WriteOut(file.fileno())
         for chunk in chunks:
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[file.write(rest) :]
+            if durable:
+                write_out.wrote(len(chunk))
+        if durable:
+            os.fsync(file.fileno())

@@ -22,12 +22,11 @@ from avalanche_backup.platforms import give_to, sync_folder
 from avalanche_backup.sources.base import Incoming, Kept, Proof
 from avalanche_backup.sources.sqlite import (
     SIDE_FILES,
-    Explained,
     SqliteDatabase,
-    check_copy,
     journal_mode,
     write_file,
 )
+from avalanche_backup.sources.sqlite_checks import Explained, check_copy
 from avalanche_contract.source import SqliteSource
 
 LOCK_SECONDS = 30

@@ -192,6 +192,7 @@ class _Writer:
                 0o640,
             )
             platforms.let_belong(self._partial)
+            self._write_out = platforms.WriteOut(self._descriptor)
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes; a short write goes on where it stopped."""
@@ -199,6 +200,7 @@ class _Writer:
         with self._store.mapped(self._key):
             while rest:
                 rest = rest[os.write(self._open(), rest) :]
+            self._write_out.wrote(len(data))
 
     def commit(self) -> None:
         """Make the object exist."""

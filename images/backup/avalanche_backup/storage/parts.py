@@ -49,7 +49,7 @@ class Part:
     def __init__(self, number: int, limit: int) -> None:
         self.number, self.size = number, 0
         self._limit = limit
-        self._memory: bytearray | bytes = bytearray()
+        self._pieces: list[bytes | memoryview] = []
         self._file: IO[bytes] | None = None
         if self._limit > MEMORY:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the part
@@ -64,8 +64,8 @@ class Part:
         try:
             if self._file is not None:
                 self._file.write(data)
-            elif isinstance(self._memory, bytearray):
-                self._memory += data
+            else:  # bytes do not change; what may be written over meanwhile is copied
+                self._pieces.append(data if isinstance(data.obj, bytes) else bytes(data))
         except OSError as error:
             raise StorageUnavailable(
                 f"the temporary folder cannot hold a part of {self._limit // MIB} MiB: {error.strerror}",
@@ -78,12 +78,13 @@ class Part:
         if self._file is not None:
             self._file.seek(0)
             return self._file
-        self._memory = bytes(self._memory)
-        return self._memory
+        if len(self._pieces) != 1 or not isinstance(self._pieces[0], bytes):
+            self._pieces = [b"".join(self._pieces)]
+        return bytes(self._pieces[0])
 
     def close(self) -> None:
         """Forget it."""
-        self._memory = b""
+        self._pieces = []
         if self._file is not None:
             self._file.close()
 
