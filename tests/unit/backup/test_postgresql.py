@@ -18,6 +18,7 @@ from avalanche_backup.sources.postgresql.clients import Clients, dumping_clients
 from avalanche_backup.sources.postgresql.connection import explain
 from avalanche_backup.sources.postgresql.directory import pack, unpack
 from avalanche_backup.sources.postgresql.fitting import fitted
+from avalanche_backup.sources.postgresql.outcome import Told, outcome
 from avalanche_backup.sources.postgresql.parallel import kept_entries
 from avalanche_backup.sources.postgresql.target import check_jobs, check_target
 from avalanche_backup.sources.postgresql.transactions import in_one_transaction
@@ -266,3 +267,25 @@ def test_a_database_beside_says_whose_locale_it_has_where_the_server_knows_that(
                 "collate": "C", "ctype": "C", "tablespace": "pg_default", "owner": "team"},
     )  # fmt: skip
     assert (said in made) if said else ("LOCALE_PROVIDER" not in made)
+
+
+# --- what became of a restore ------------------------------------------------------------------------------
+@pytest.mark.parametrize(("printed", "became"), [
+    ("BEGIN\n", "Nothing"),
+    ("BEGIN\nt 7\nSET\nCOPY 3\nt whole\nCOMMIT\n", "Whole"),
+    ("BEGIN\nt 7\nCOMMIT\nCREATE TABLE\nt whole\nCOMMIT\n", "Whole"),
+    ("BEGIN\nt 7\nCOMMIT\nCREATE TABLE\n", "Part"),
+    ("BEGIN\nt 7\nROLLBACK\nCREATE TABLE\n", "Part"),
+    ("BEGIN\nt 7\nROLLBACK\nt whole\nCOMMIT\n", "Part"),
+    ("BEGIN\nt 7\nPREPARE TRANSACTION\nt whole\nCOMMIT\n", "Part"),
+])  # fmt: skip
+def test_what_psql_printed_says_what_became_of_a_restore(printed: str, became: str) -> None:
+    told = Told("t")
+    told.listen(io.BytesIO(printed.encode()))
+    assert outcome(told, Clients(17, 12, Path("/nowhere")), {}) == became
+
+
+def test_what_a_dump_prints_is_no_word_of_ours_however_long_it_is() -> None:
+    told = Told("token")
+    told.listen(io.BytesIO(b"tokens\n" + b"x" * 1_000_000 + b"\nCOMMIT it\ntoken 7\n"))
+    assert (told.transaction, told.ended, told.whole) == (7, False, False)

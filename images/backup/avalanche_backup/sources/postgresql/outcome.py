@@ -49,11 +49,11 @@ class Told:
             self._take(line.strip())
 
     def _take(self, line: bytes) -> None:
-        said = line.removeprefix(self._token.encode()).strip().decode(errors="replace") if line.startswith(self._token.encode()) else ""  # fmt: skip
-        if said.isdecimal():
-            self.transaction = int(said)
-        elif said == "whole":
+        own = f"{self._token} ".encode()
+        if line == own + b"whole":
             self.whole = True
+        elif line.startswith(own):
+            self.transaction = int(line.removeprefix(own))
         elif line in _ENDS:
             self.committed = self.committed or (self.whole and line == b"COMMIT")
             self.ended = self.ended or not self.whole
