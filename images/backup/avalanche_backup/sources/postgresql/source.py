@@ -28,7 +28,7 @@ from avalanche_backup.sources.postgresql.clients import (
     installed_clients,
     restoring_clients,
 )
-from avalanche_backup.sources.postgresql.connection import connection_environment, query
+from avalanche_backup.sources.postgresql.connection import connection_environment, query_all
 from avalanche_backup.sources.postgresql.directory import dump_directory, unpack
 from avalanche_backup.sources.postgresql.dump import run_pg_dump
 from avalanche_backup.sources.postgresql.fitting import fitted
@@ -80,9 +80,8 @@ class PostgresqlDatabase:
         del estimate
         dumping_clients(self._installed, self._major)
         scope = self._resolve()[0]
-        found = self._look(scope)
-        size = self._ask(ABOUT)["size"]
-        return Inspection(f"PostgreSQL {self._version}", size, empty=self._nothing(scope, found))
+        found, about = self._look(scope, ABOUT)
+        return Inspection(f"PostgreSQL {self._version}", about["size"], empty=self._nothing(scope, found))
 
     def dump(self, sink: Sink, *, beside: Sink | None, scratch: Path, progress: ProgressHook) -> Dump:
         """Run pg_dump into ``sink``; the server's globals go into ``beside`` first, where they are asked for."""
@@ -90,7 +89,7 @@ class PostgresqlDatabase:
         if beside is not None:
             run_pg_dumpall(clients, self._environment, beside, scratch)
         scope, unmatched = self._resolve()
-        about, named, found = self._ask(ABOUT), self._ask(roles(scope)), self._look(scope)
+        found, about, named, locks = self._look(scope, ABOUT, roles(scope), LOCKS)
         resolved = self._request.model_copy(update={"exclude_tables": scope.excluded})
         moment = datetime.now(UTC)
         dump = dump_directory if self.format == "Directory" else run_pg_dump
@@ -102,7 +101,7 @@ class PostgresqlDatabase:
             tools={"pg_dump": clients.version, "postgresql": self._version},
             recreate={**about, **named, "server_version": self._version, "pg_dump": clients.version,
                       "schemas": list(scope.schemas), "excluded_tables": list(scope.excluded)},
-            warnings=(*unmatched, *_needed(found), *limits.warnings(found, self._ask(LOCKS))),
+            warnings=(*unmatched, *_needed(found), *limits.warnings(found, locks)),
             files_included=tuple(found["relations"][:100]), empty=self._nothing(scope, found),
         )  # fmt: skip
 
@@ -111,14 +110,14 @@ class PostgresqlDatabase:
         clients, jobs, scope = self._restoring_clients(artifact), self._request.jobs, Scope.of(artifact)
         check_target(artifact, self._abilities)
         check_jobs(artifact, jobs, clients, self._major)
-        found = self._ask(contents(scope))
+        found, locks = self._ask_all(contents(scope), LOCKS)
         if found["lost"]:
             raise RestoreRefused(
                 f"{self.target}: what is not in the backup would be lost: {'; '.join(found['lost'])}. Take that apart "
                 "first, or restore into another database",
                 reason="OthersDepend",
             )
-        limits.check(artifact, found, self._ask(LOCKS), jobs)
+        limits.check(artifact, found, locks, jobs)
         names, used_by = tuple(found["names"]), tuple(found["sessions"])
         told = warnings(self._abilities, clients)
         more = f"; {len(found['kept'])} tables and sequences that stay" if found["kept"] else ""
@@ -204,12 +203,12 @@ class PostgresqlDatabase:
         unmatched = tuple(f"excludeTables: {each} matches no table" for each in found["unmatched"])
         return Scope(self._request.schemas, tuple(found["tables"])), unmatched
 
-    def _look(self, scope: Scope) -> Any:
-        """See what there is to dump.
+    def _look(self, scope: Scope, *more: str) -> list[Any]:
+        """See what there is to dump, and ask more by the same connection.
 
         :raises SourceInvalid: a schema that is not there, or a part of something.
         """
-        found = self._ask(contents(scope))
+        found, *others = self._ask_all(contents(scope), *more)
         if found["incomplete"]:
             raise SourceInvalid(
                 f"{self.target} has the schema {MARKER}: a restore into it did not end; restore again",
@@ -221,7 +220,7 @@ class PostgresqlDatabase:
                 "schemas are named exactly, upper and lower case count, and patterns are not known",
                 reason="SchemaMissing",
             )
-        return found
+        return [found, *others]
 
     def _nothing(self, scope: Scope, found: Mapping[str, Any]) -> str:
         """Say that there is nothing to dump; an empty text where there is something."""
@@ -242,7 +241,10 @@ class PostgresqlDatabase:
         return restoring_clients(fitting if old and fitting else self._installed, written_by)
 
     def _ask(self, sql: str) -> Any:
-        return query(max(self._installed), self._environment, sql)
+        return self._ask_all(sql)[0]
+
+    def _ask_all(self, *sql: str) -> list[Any]:
+        return query_all(max(self._installed), self._environment, *sql)
 
     @cached_property
     def _installed(self) -> tuple[Clients, ...]:
