@@ -49,7 +49,7 @@ test-exhaustive: $(READY) ## in memory as well: killed before every write, and p
 
 .PHONY: test-integration
 test-integration: $(READY) ## the data plane against real PostgreSQL, object stores, disks
-	@if compgen -G "tests/integration/**/test_*.py" >/dev/null || compgen -G "tests/integration/test_*.py" >/dev/null; then $(BIN)/pytest tests/integration; fi
+	@$(BIN)/pytest tests/integration --numprocesses=2 --dist=loadfile
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## everything together on a real cluster

@@ -30,13 +30,20 @@ PASSWORD = "correct horse:battery\\staple"
 ACCESS_KEY, SECRET_KEY = "avalanche", "seaweed-secret-key"
 ACCOUNT, ACCOUNT_KEY = "avalanche", base64.b64encode(b"azurite-account-key-of-this-test").decode()
 AZURITE = Path(__file__).parent / "azurite"
+_GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Give a port that nobody listens on, and that no worker of this run was given before: its server may yet have to start."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+        if port // 2 % workers == worker and port not in _GIVEN:  # Linux gives odd ports first
+            _GIVEN.add(port)
+            return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
