@@ -53,7 +53,8 @@ test-integration: $(READY) ## the data plane against real PostgreSQL, object sto
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## everything together on a real cluster
-	@if compgen -G "tests/e2e/test_*.py" >/dev/null; then $(BIN)/pytest tests/e2e; fi
+	@$(BIN)/pytest tests/e2e -m "not alone" --numprocesses=2 --dist=worksteal
+	@$(BIN)/pytest tests/e2e -m alone
 
 .PHONY: demo
 demo: $(READY) ## the main job on a real cluster: back up, destroy, restore, compare

@@ -44,4 +44,5 @@ def subjects(scene: Scene, count: int) -> list[str]:
         if int(scene.shell("ls /tmp/mail/*.eml 2>/dev/null | wc -l")) >= count:
             break
     texts = scene.shell("for each in /tmp/mail/*.eml; do cat $each; printf '\\f'; done").split("\f")
-    return [message_from_string(text, policy=default)["Subject"] for text in texts if text.strip()]
+    # a long subject begins on the line after its name, and keeps the space that it is folded by
+    return [message_from_string(text, policy=default)["Subject"].strip() for text in texts if text.strip()]

@@ -12,6 +12,11 @@ def _custom(kind: str, name: str, spec: Object) -> Object:
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
+def namespace(name: str, labels: dict[str, str]) -> Object:
+    """Give a namespace."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
 def secret(name: str, **values: str) -> Object:
     """Give a Secret."""
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
@@ -91,6 +96,7 @@ def restricted_pod(
         "metadata": {"name": name, "labels": {"app": name}},
         "spec": {
             "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,  # who sleeps as the first process of a pod hears no signal
             "automountServiceAccountToken": False,
             "securityContext": {
                 "runAsNonRoot": True,

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import objects
-from tests.e2e.kubectl import CommandFailed, Object
-from tests.e2e.scene import Scene
+from tests.e2e.kubectl import CommandFailed, Kubectl, Object
 
 DATABASE = objects.postgresql_source("db", secret_name="database")
 FILES = objects.files_source("data", "data")
@@ -142,28 +141,28 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_bad_object_is_refused_with_a_sentence(scene: Scene, case: str) -> None:
+def test_a_bad_object_is_refused_with_a_sentence(bare: Kubectl, case: str) -> None:
     wrong, sentence = REFUSED[case]
     with pytest.raises(CommandFailed, match=sentence):
-        scene.kubectl.apply(wrong)
+        bare.apply(wrong)
 
 
-def test_a_backup_cannot_change(scene: Scene) -> None:
-    scene.kubectl.apply(objects.backup("fixed", "some"))
+def test_a_backup_cannot_change(bare: Kubectl) -> None:
+    bare.apply(objects.backup("fixed", "some"))
     with pytest.raises(CommandFailed, match="its spec cannot change"):
-        scene.kubectl.apply(objects.backup("fixed", "other"))
+        bare.apply(objects.backup("fixed", "other"))
 
 
-def test_of_a_backup_only_what_keeps_it_may_change(scene: Scene) -> None:
-    scene.kubectl.apply(objects.backup("kept", "some"))
+def test_of_a_backup_only_what_keeps_it_may_change(bare: Kubectl) -> None:
+    bare.apply(objects.backup("kept", "some"))
     said = {"hold": True, "expirationTime": "2030-01-01T00:00:00Z", "acceptAnomaly": True}
-    scene.kubectl.patch("backups.avalanche.io", "kept", {"spec": said})
+    bare.patch("backups.avalanche.io", "kept", {"spec": said})
     with pytest.raises(CommandFailed, match="its spec cannot change"):
-        scene.kubectl.patch("backups.avalanche.io", "kept", {"spec": {"hold": False, "origin": "Scheduled"}})
+        bare.patch("backups.avalanche.io", "kept", {"spec": {"hold": False, "origin": "Scheduled"}})
 
 
-def test_a_restore_request_changes_by_its_approval_alone(scene: Scene) -> None:
-    scene.kubectl.apply(objects.restore("fixed", "some"))
+def test_a_restore_request_changes_by_its_approval_alone(bare: Kubectl) -> None:
+    bare.apply(objects.restore("fixed", "some"))
     with pytest.raises(CommandFailed, match="cannot change, approvedPlan aside"):
-        scene.kubectl.apply(objects.restore("fixed", "other"))
-    scene.kubectl.patch("restorerequest", "fixed", {"spec": {"approvedPlan": DIGEST}})
+        bare.apply(objects.restore("fixed", "other"))
+    bare.patch("restorerequest", "fixed", {"spec": {"approvedPlan": DIGEST}})

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.cluster import Cluster
@@ -66,6 +67,7 @@ def _instead_of_the_installed_one(
         kubectl.run("delete", "clusterrole,clusterrolebinding", ACCOUNT)
 
 
+@pytest.mark.alone
 def test_confined_to_a_namespace_its_rights_there_are_enough(
     scene: Scene, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 import demo
 from demo import bucket
 from demo.examples import BUCKET_NAMESPACE
@@ -63,6 +65,7 @@ def _documents(kubectl: Kubectl) -> str:
         return "".join(s3.get_object(Bucket=bucket.BUCKET, Key=key)["Body"].read().decode() for key in keys)
 
 
+@pytest.mark.alone
 def test_the_demo_brings_everything_back_and_shows_no_secret(cluster: Cluster) -> None:
     said: list[str] = []
     lines = CommandLines()

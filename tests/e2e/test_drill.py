@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from avalanche_contract.names import child_name
 from tests.e2e import mailbox
 from tests.e2e.kubectl import Object, condition, has_condition, ticks
@@ -52,6 +54,7 @@ def _drill(stage: Scene, name: str) -> Object:
     return _recorded(stage, name)
 
 
+@pytest.mark.slow
 def test_a_drill_by_schedule_restores_the_newest_backup_and_a_wrong_answer_is_told_once(
     stage: Scene, tmp_path: Path
 ) -> None:

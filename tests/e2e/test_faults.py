@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e import objects
+from tests.e2e.killing import kill
 from tests.e2e.kubectl import Object, has_condition, in_phase, ticks
 from tests.e2e.scene import ENDED, Scene
 
@@ -49,25 +48,7 @@ def _start_held_backup(scene: Scene, name: str, **more: Any) -> str:
 
 
 def _kill(scene: Scene, pod: str) -> None:
-    """Kill every process of a pod's container, as the kernel does: nothing gets to say goodbye."""
-    uid = scene.kubectl.get("pod", pod)["metadata"]["uid"]
-    found = [
-        path.parent
-        for path in Path("/proc").glob("[0-9]*/cgroup")
-        if uid in _read(path) and "/pause" not in _read(path.parent / "cmdline")
-    ]
-    assert found
-    for each in found:
-        with suppress(ProcessLookupError):
-            os.kill(int(each.name), signal.SIGKILL)
-
-
-def _read(path: Path) -> str:
-    """Read a file of a process; nothing, where the process has just ended."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+    assert kill(scene.kubectl.get("pod", pod))
 
 
 def test_an_empty_source_fails(stage: Scene) -> None:
@@ -129,6 +110,7 @@ def test_a_killed_pod_is_tried_again_and_makes_one_backup(stage: Scene) -> None:
     assert ended["status"]["phase"] == "Succeeded" and len(_metadata(stage)) == 1
 
 
+@pytest.mark.alone
 def test_storage_gone_mid_upload_fails(stage: Scene) -> None:
     stage.shell(HUGE)
     stage.kubectl.apply(stage.files_policy(storage="s3", backoffLimit=0), objects.backup("cut", "files"))
@@ -157,6 +139,7 @@ def test_a_flipped_bit_is_refused_before_the_target_is_touched(stage: Scene) -> 
     assert stage.psql("SELECT count(*) FROM samples") == "3"
 
 
+@pytest.mark.slow
 def test_a_restore_whose_pod_is_killed_is_failed_never_run_twice_and_a_new_one_succeeds(stage: Scene) -> None:
     stage.kubectl.apply(stage.database_policy(storage="volume"))
     assert stage.back_up("whole", "database")["status"]["phase"] == "Succeeded"
@@ -198,6 +181,7 @@ def test_a_restore_waits_for_a_backup_of_its_target_that_runs(stage: Scene) -> N
     assert held["status"]["completionTime"] <= ended["status"]["completionTime"]
 
 
+@pytest.mark.slow
 def test_a_scheduled_backup_during_a_restore_of_its_target_is_not_run_and_shown_as_skipped(
     stage: Scene,
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e import objects
 from tests.e2e.kubectl import Object, has_condition, in_phase, ticks
 from tests.e2e.scene import ENDED, Scene
@@ -66,6 +68,7 @@ def test_files_and_sqlite_come_back_as_they_were(stage: Scene) -> None:
     assert (stage.shell(HASHES), stage.python(READER)) == before
 
 
+@pytest.mark.slow
 def test_a_cron_job_fires_and_its_backup_appears(stage: Scene) -> None:
     stage.kubectl.apply(stage.database_policy("minutely", schedule="* * * * *"))
     for _ in ticks(150):
@@ -138,6 +141,7 @@ def test_a_job_that_a_person_creates_from_the_cron_job_is_a_backup_of_its_own(st
     assert made["spec"]["job"] == {"name": "by-hand", "uid": uid}
 
 
+@pytest.mark.alone
 def test_runs_beyond_the_history_limit_while_the_operator_was_away_appear_when_it_returns(
     stage: Scene,
 ) -> None:

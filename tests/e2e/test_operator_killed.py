@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 import time
 
-from tests.cluster.processes import run
+import pytest
+
 from tests.e2e import objects
+from tests.e2e.killing import kill
 from tests.e2e.kubectl import Object, in_phase, ticks
 from tests.e2e.scene import ENDED, Scene
 
 KILLS = 30
 OURS = "app.kubernetes.io/managed-by=avalanche-operator"
 SYSTEM = "avalanche-system"
+OPERATOR = "app.kubernetes.io/component=control-plane"
 
 
 class Killer:
@@ -28,17 +31,16 @@ class Killer:
         """Kill, where the moment has come; the pod goes too, or the kubelet would wait longer each time."""
         if self.kills == KILLS or time.monotonic() < self._next:
             return
-        found = run("pgrep", "--full", "--exact", "python3 -m avalanche_operator", check=False).split()
-        if not found:
+        if not kill(*self._system.list("pod", OPERATOR), running="-m avalanche_operator"):
             return
-        for pid in found:
-            run("kill", "-KILL", pid, check=False)
-        selector = "--selector=app.kubernetes.io/component=control-plane"
-        self._system.run("delete", "pod", selector, "--grace-period=0", "--force", "--wait=false")
+        self._system.run(
+            "delete", "pod", f"--selector={OPERATOR}", "--grace-period=0", "--force", "--wait=false"
+        )
         self.kills += 1
         self._next = time.monotonic() + self._chance.uniform(0.5, 9)
 
 
+@pytest.mark.alone
 def test_thirty_kills_change_no_outcome(stage: Scene) -> None:
     stage.shell("mkdir /data/in; head -c 20000000 /dev/urandom > /data/in/file")
     stage.kubectl.apply(

@@ -198,6 +198,7 @@ def _found_a_town(folder: Path, drawer: Drawer) -> Town:
     return town
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("_no_cluster")
 def test_a_lost_database_and_then_a_lost_cluster_come_back_by_the_runbook(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from avalanche_contract.names import child_name
 from tests.e2e import mailbox
 from tests.e2e.kubectl import Object, condition, has_condition, ticks
@@ -35,6 +37,7 @@ def _job(policy: Object) -> str:
     return str(policy["status"]["lastVerification"]["job"])
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_at_the_schedule_told_once_and_retention_takes_the_next(
     stage: Scene, tmp_path: Path
 ) -> None:
