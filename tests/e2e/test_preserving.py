@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.e2e import objects
 from tests.e2e.kubectl import Kubectl, in_phase
 from tests.e2e.scene import Scene
@@ -28,6 +30,7 @@ def _allowed(kubectl: Kubectl) -> Iterator[None]:
         system.run("rollout", "status", named, "--timeout=120s")
 
 
+@pytest.mark.alone
 def test_owners_come_back_where_the_operator_allows_it_and_the_namespace_admits_it(stage: Scene) -> None:
     kubectl = stage.kubectl
     stage.shell("mkdir -p /data/files && echo 1 > /data/files/mine && chmod 640 /data/files/mine")

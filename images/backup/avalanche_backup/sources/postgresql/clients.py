@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from avalanche_backup.errors import RestoreRefused, SourceInvalid
@@ -118,9 +119,12 @@ def folders() -> Iterable[Path]:
         return [Path(folder) for folder in named.split(os.pathsep) if folder]
     usual = [folder for place in _USUAL for folder in Path(place).glob("*/bin")]
     on_path = shutil.which("pg_dump")
-    return [*usual, *([Path(on_path).parent] if on_path else [])]
+    # Debian's is a script that looks for the others, which were found already, and takes ten times as long.
+    real = [found.parent] if on_path and (found := Path(on_path).resolve()).name == "pg_dump" else []
+    return [*usual, *real]
 
 
+@cache
 def _read_version(folder: Path) -> Clients | None:
     if not all((folder / tool).exists() for tool in _TOOLS):
         return None
