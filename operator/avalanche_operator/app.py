@@ -8,6 +8,7 @@ from typing import Any
 
 import kopf
 import structlog
+from aiohttp import web
 from kubernetes.aio import client, config
 
 from avalanche_contract import names
@@ -15,6 +16,7 @@ from avalanche_operator.api.backup import TERMINAL
 from avalanche_operator.backups.reconcile import reconcile as look_at_backup
 from avalanche_operator.kube.gateway import RESOURCES, ClusterGateway, Gateway
 from avalanche_operator.kube.queue import Key, KeyedQueue
+from avalanche_operator.metrics.serve import Scrapes, serve
 from avalanche_operator.policies.reconcile import reconcile as look_at_policy
 from avalanche_operator.restores.reconcile import reconcile as look_at_restore
 from avalanche_operator.settings import Surroundings, from_process
@@ -36,15 +38,24 @@ _LOG = structlog.get_logger()
 
 
 class Operator:
-    """The queue and its workers, on one event loop with kopf's watchers."""
+    """The queue and its workers, and the metrics, on one event loop with kopf's watchers."""
 
     def __init__(self, around: Surroundings) -> None:
         self.around = around
         self.queue = KeyedQueue(self.look)
         self._tasks: list[asyncio.Task[None]] = []
+        self._metrics: web.AppRunner | None = None
 
-    def start(self) -> None:
-        """Start the workers and the regular look at everything."""
+    async def start(self) -> None:
+        """Start the workers, the regular look at everything, and the metrics.
+
+        :raises kopf.PermanentError: the port of the metrics is taken.
+        """
+        if port := self.around.settings.metrics_port:
+            try:
+                self._metrics = await serve(Scrapes(self.around), port)
+            except OSError as error:
+                raise kopf.PermanentError(f"AVALANCHE_METRICS_PORT: {error.strerror}") from None
         self._tasks = [asyncio.create_task(self.queue.work()) for _ in range(self.around.settings.workers)]
         self._tasks.append(asyncio.create_task(self._relist()))
 
@@ -53,6 +64,8 @@ class Operator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._metrics:
+            await self._metrics.cleanup()
 
     @property
     def healthy(self) -> bool:
@@ -128,7 +141,7 @@ def register(registry: kopf.OperatorRegistry, operators: list[Operator]) -> None
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
         operators.append(await connect())
         configure(settings, confined=bool(operators[0].around.settings.namespaces))
-        operators[0].start()
+        await operators[0].start()
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:

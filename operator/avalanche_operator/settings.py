@@ -24,6 +24,8 @@ class Settings:
     workers: int = 8
     allow_ownership: bool = False
     """Let a restore that asks for owners run as root: its Job, and no other."""
+    metrics_port: int | None = None
+    """Where metrics are served; ``None`` is nowhere."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def read_settings(environment: Mapping[str, str], cluster_uid: str) -> Settings:
         cluster_uid=cluster_uid,
         namespaces=namespaces_of(environment),
         allow_ownership=_allowed(environment, "AVALANCHE_ALLOW_OWNERSHIP"),
+        metrics_port=_port(environment, "AVALANCHE_METRICS_PORT"),
     )
 
 
@@ -62,6 +65,16 @@ def _allowed(environment: Mapping[str, str], name: str) -> bool:
     if value not in ("", "true", "false"):
         raise SettingMissing(f"{name} is {value!r}: write true or false")
     return value == "true"
+
+
+def _port(environment: Mapping[str, str], name: str) -> int | None:
+    """Read a port; nothing is none."""
+    value = environment.get(name, "")
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and 0 < int(value) < 65536):
+        raise SettingMissing(f"{name} is {value!r}: write a port, 1 to 65535, or nothing")
+    return int(value)
 
 
 def namespaces_of(environment: Mapping[str, str]) -> tuple[str, ...]:

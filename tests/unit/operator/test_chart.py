@@ -86,3 +86,71 @@ def test_a_restore_may_run_as_root_only_where_the_value_says_so(value: str | Non
     environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     given = {each["name"]: each["value"] for each in environment}
     assert given["AVALANCHE_ALLOW_OWNERSHIP"] == told
+
+
+def _metrics(helm: Path, *values: str) -> dict[str, Object]:
+    return {each["kind"]: each for each in _rendered(helm, *values, template="metrics")}
+
+
+def _container(helm: Path, *values: str) -> Object:
+    (deployment,) = _rendered(helm, *values, template="deployment")
+    container: Object = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def test_metrics_are_served_where_the_service_leads() -> None:
+    helm = _helm()
+    if helm is None:
+        assert yaml.safe_load((CHART / "values.yaml").read_text())["metrics"]["port"] == 8081
+        return
+    container, service = (
+        _container(helm, "--set=metrics.port=9000"),
+        _metrics(helm, "--set=metrics.port=9000")["Service"],
+    )
+    assert {"name": "AVALANCHE_METRICS_PORT", "value": "9000"} in container["env"]
+    assert {"name": "metrics", "containerPort": 9000} in container["ports"]
+    assert service["spec"]["ports"] == [{"name": "metrics", "port": 9000, "targetPort": "metrics"}]
+    (deployment,) = _rendered(helm, template="deployment")
+    pod = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= pod.items()
+    assert list(_metrics(helm)) == ["Service"], "a cluster need not know the kind PodMonitor"
+
+
+def test_without_metrics_nothing_listens_for_them() -> None:
+    helm = _helm()
+    if helm is None:
+        assert (
+            (CHART / "templates" / "metrics.yaml").read_text().startswith("{{- if .Values.metrics.enabled }}")
+        )
+        return
+    container = _container(helm, "--set=metrics.enabled=false")
+    assert {"name": "AVALANCHE_METRICS_PORT", "value": ""} in container["env"]
+    assert [each["name"] for each in container["ports"]] == ["health"]
+    with pytest.raises(subprocess.CalledProcessError) as nothing:
+        _metrics(helm, "--set=metrics.enabled=false", "--set=metrics.podMonitor.enabled=true")
+    assert "could not find template templates/metrics.yaml" in nothing.value.stderr
+
+
+def test_a_pod_monitor_leaves_policies_their_namespace() -> None:
+    helm = _helm()
+    if helm is None:
+        assert "honorLabels: true" in (CHART / "templates" / "metrics.yaml").read_text()
+        return
+    values = ("enabled=true", "interval=60s", "labels.release=prometheus")
+    monitor = _metrics(helm, *(f"--set=metrics.podMonitor.{each}" for each in values))["PodMonitor"]
+    assert monitor["spec"]["podMetricsEndpoints"] == [
+        {"port": "metrics", "honorLabels": True, "interval": "60s"}
+    ]
+    assert monitor["spec"]["selector"]["matchLabels"] == _metrics(helm)["Service"]["spec"]["selector"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_port_of_health_is_no_port_for_metrics() -> None:
+    helm = _helm()
+    if helm is None:
+        schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+        assert schema["properties"]["metrics"]["properties"]["port"]["not"] == {"const": 8080}
+        return
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        _container(helm, "--set=metrics.port=8080")
+    assert "/metrics/port" in refused.value.stderr

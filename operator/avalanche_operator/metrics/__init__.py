@@ -1,0 +1,1 @@
+"""Policies as Prometheus metrics: listed when somebody asks, remembered by nobody. ``build`` is pure; ``serve`` lists, then answers over HTTP. Knows the API and the gateway, and no kind's decisions."""
