@@ -16,6 +16,8 @@ from avalanche_operator.settings import Surroundings
 
 FRESH_SECONDS = 5.0
 """Much less than Prometheus lets pass between two scrapes."""
+SHUTDOWN_SECONDS = 2.0
+"""A scrape that waits for the API server does not keep the operator from ending."""
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a pod is scraped by its own address
 _LOG = structlog.get_logger()
 
@@ -54,7 +56,9 @@ def application(scrapes: Scrapes) -> web.Application:
         except ApiError as error:
             _LOG.warning("a scrape could not list policies", error=str(error)[:500])
             raise web.HTTPServiceUnavailable(text="the API server did not list the policies\n") from None
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+        answer = web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+        answer.enable_compression()
+        return answer
 
     made = web.Application()
     made.router.add_get("/metrics", metrics)
@@ -66,7 +70,7 @@ async def serve(scrapes: Scrapes, port: int) -> web.AppRunner:
 
     :raises OSError: the port is taken.
     """
-    runner = web.AppRunner(application(scrapes), access_log=None)
+    runner = web.AppRunner(application(scrapes), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:
         await web.TCPSite(runner, EVERYWHERE, port).start()
