@@ -102,12 +102,6 @@ def give_to(path: Path, owner: os.stat_result) -> None:
             os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def let_belong(path: Path) -> None:
-    """Give what root made to the owner of the folder that it lies in, who goes on with it."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        give_to(path, path.parent.stat())
-
-
 def has_attributes(place: int | str) -> bool:
     """Say whether somebody gave a file, by its descriptor, or a folder, by its path, an ACL, capabilities or other extended attributes."""
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from avalanche_backup import platforms
 from avalanche_backup.errors import Failure, ObjectExists, ObjectMissing, StorageInvalid, StorageUnavailable
+from avalanche_backup.storage import belonging
 from avalanche_backup.storage.base import CHUNK, ObjectInfo, ObjectWriter
 from avalanche_contract.storage import DirectoryStorage
 
@@ -47,7 +48,7 @@ class DirectoryStore:
 
     def put(self, key: str, data: bytes, *, overwrite: bool = False) -> None:
         """Write a small object."""
-        writer = _Writer(self, self._path(key), key, replaces=overwrite)
+        writer = _Writer(self, self._path(key), key, replaces=overwrite, is_document=True)
         try:
             writer.write(data)
             writer.commit()
@@ -179,19 +180,22 @@ class DirectoryStore:
 class _Writer:
     """One object under way, beside its place."""
 
-    def __init__(self, store: DirectoryStore, path: Path, key: str, *, replaces: bool = False) -> None:
+    def __init__(
+        self,
+        store: DirectoryStore,
+        path: Path,
+        key: str,
+        *,
+        replaces: bool = False,
+        is_document: bool = False,
+    ) -> None:
         self._store, self._path, self._key, self._replaces = store, path, key, replaces
         self._partial = path.with_name(f".{path.name[:180]}.{secrets.token_hex(6)}{PARTIAL}")
         self._descriptor: int | None = None
         with self._store.mapped(self._key):
             store._check_root()
-            _make_folders(path.parent)
-            self._descriptor = os.open(
-                self._partial,
-                os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_CLOEXEC | platforms.O_BINARY,
-                0o640,
-            )
-            platforms.let_belong(self._partial)
+            belonging.make_folders(path.parent)
+            self._descriptor = belonging.create(self._partial, is_document=is_document)
             self._write_out = platforms.WriteOut(self._descriptor)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -249,14 +253,6 @@ class _Writer:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)
-
-
-def _make_folders(folder: Path) -> None:
-    """Make a folder and those that lead to it; what a restore as root makes stays open to the backups that come after it."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in reversed(missing):
-        platforms.let_belong(each)
 
 
 def _sync_folders(folder: Path, root: Path) -> None:
