@@ -406,62 +406,63 @@ def test_a_restore_into_an_empty_folder_reads_the_backup_once(
     volume: Runner, tree: Path, tmp_path: Path
 ) -> None:
     made = volume.backup(source(tree), kind="files")
-    once, twice = tmp_path / "once", tmp_path / "twice"
-    for each in (once, twice):
-        each.mkdir()
-    (once / "lost+found").mkdir()
-    (twice / "other").touch()
-    assert _steps(volume, made, once) == ["Restoring"]
-    assert _steps(volume, made, twice) == ["Checking", "Restoring"]
-    assert not (once / MARKER).exists() and (once / "data").is_dir()
+    target = tmp_path / "target"
+    (target / "lost+found").mkdir(parents=True)
+    plan = volume.plan(made, source(target), strategy=None)
+    assert (plan.targets[0].strategy, plan.targets[0].state, plan.needs_approval) == ("Swap", "Empty", False)
+    assert _steps(volume, made, target, strategy=None) == ["Restoring"]
+    assert _steps(volume, made, target, strategy="InPlace") == ["Checking", "Restoring"]
+    assert sorted(each.name for each in target.iterdir()) == ["data", "lost+found"]
 
 
 @pytest.mark.parametrize("at", [2, 5])
-def test_what_was_written_into_an_empty_folder_goes_again_where_the_backup_is_damaged(
+def test_what_an_application_writes_into_an_empty_folder_meanwhile_stays_where_the_backup_is_damaged(
     volume: Runner, tree: Path, tmp_path: Path, at: int
 ) -> None:
-    (tree / "large").write_bytes(os.urandom(8_000_000))
+    (tree / "data" / "large").write_bytes(os.urandom(8_000_000))
     made = volume.backup(source(tree), kind="files", compression=Compression(algorithm="None"))
     stored = next(path for path in (tmp_path / "volume").rglob("*.tar"))
     with stored.open("r+b") as file:
         file.seek(stored.stat().st_size * at // 6)
         file.write(b"damage")
     target = tmp_path / "target"
-    (target / "lost+found").mkdir(parents=True)
+    target.mkdir()
+    digest = volume.plan(made, source(target), strategy=None).digest
+    (target / "data").mkdir()
+    (target / "data" / "of-the-application").touch()
+    with pytest.raises((VerificationFailed, RestoreRefused)):
+        volume.execute(made, source(target), digest, strategy=None)
+    approved = volume.reported.plans[-1].digest
     with pytest.raises(VerificationFailed, match="untouched"):
-        volume.restore(made, source(target))
-    assert [each.name for each in target.iterdir()] == ["lost+found"]
+        volume.execute(made, source(target), approved, strategy=None, plan_number=1)
+    assert [each.relative_to(target).as_posix() for each in sorted(target.rglob("*"))] == [
+        "data",
+        "data/of-the-application",
+    ]
 
 
-@pytest.mark.parametrize(
-    "name", ["../neighbour", "..", "/neighbour", "", "a//b", ".avalanche-restore-incomplete"]
-)
-def test_taking_back_what_a_hostile_archive_wrote_removes_nothing_outside(tmp_path: Path, name: str) -> None:
+def test_a_part_that_is_not_in_the_backup_leaves_no_folder_behind(
+    volume: Runner, tree: Path, tmp_path: Path
+) -> None:
+    made = volume.backup(source(tree), kind="files")
     target = tmp_path / "target"
     target.mkdir()
-    (tmp_path / "neighbour").write_text("of somebody else")
-    archive = _archive(
-        ("data", tarfile.DIRTYPE, ""), ("data/file", tarfile.REGTYPE, ""), (name, tarfile.REGTYPE, "")
-    )
-    with pytest.raises(RestoreFailed, match="is empty again"):
-        _extract(target, archive, proven=False)
-    assert list(target.iterdir()) == []
-    assert (tmp_path / "neighbour").read_text() == "of somebody else"
+    for strategy in ("InPlace", "Swap"):
+        with pytest.raises(RestoreRefused, match="holds nothing at"):
+            volume.restore(made, source(target), paths=("data/x/nowhere",), strategy=strategy)
+        assert list(target.iterdir()) == []
 
 
-def test_a_folder_that_was_empty_when_it_was_looked_at_and_is_not_any_more_is_left_alone(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "precious").touch()
-    with pytest.raises(RestoreRefused) as raised:
-        _extract(tmp_path, _archive(("precious", tarfile.REGTYPE, "")), proven=False)
-    assert raised.value.reason == "TargetChanged"
-    assert [each.name for each in tmp_path.iterdir()] == ["precious"]
+def test_fewer_files_than_the_metadata_counts_leave_the_target_marked(tmp_path: Path) -> None:
+    archive = _archive(("data", tarfile.DIRTYPE, ""), ("data/file", tarfile.REGTYPE, ""))
+    with pytest.raises(RestoreFailed, match=r"the metadata counts 2; .* is marked"):
+        _extract(tmp_path, archive, {"statistics": {"files": 2}})
+    assert (tmp_path / MARKER).exists()
 
 
-def _steps(runner: Runner, made: Result, target: Path) -> list[str]:
+def _steps(runner: Runner, made: Result, target: Path, **more: Any) -> list[str]:
     runner.reported.phases.clear()
-    runner.restore(made, source(target))
+    runner.restore(made, source(target), **more)
     return list(dict.fromkeys(step for step in runner.reported.phases if step != "Verifying"))
 
 
@@ -482,11 +483,11 @@ def _archive(*entries: tuple[str, bytes, str]) -> bytes:
     return made.getvalue()
 
 
-def _extract(target: Path, archive: bytes, *, proven: bool = True) -> None:
+def _extract(target: Path, archive: bytes, artifact: dict[str, Any] | None = None) -> None:
     def chunks() -> Iterator[bytes]:
         yield archive
 
-    FileTree(source(target)).restore(Incoming(chunks(), {}, target, lambda _: None, proven=proven))
+    FileTree(source(target)).restore(Incoming(chunks(), artifact or {}, target, lambda _: None))
 
 
 @pytest.fixture

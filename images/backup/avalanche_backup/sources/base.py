@@ -23,7 +23,7 @@ ProgressHook = Callable[[int], None]
 Proof = Literal["None", "Stored", "Decoded"]
 """What a restore needs of an artifact before it begins, so that a damaged one leaves the target untouched.
 
-``None``: it reads all of it to the checked end before it touches the target, or takes back all that it wrote. ``Stored``: it is taken back where the end is
+``None``: it reads all of it to the checked end before it touches the target. ``Stored``: it is taken back where the end is
 wrong, and what a server is told meanwhile must be what was written: every stored byte is hashed. ``Decoded``: what it has
 written stays, so that every byte is decoded and hashed as well.
 """
@@ -87,8 +87,6 @@ class Incoming:
     progress: ProgressHook
     paths: tuple[str, ...] = ()
     """A part of files; empty is all."""
-    proven: bool = True
-    """Whether every byte was decoded and found right before."""
 
     def counted(self) -> Iterator[bytes]:
         """Give the bytes, and tell how many they were."""
@@ -190,6 +188,8 @@ class Swap(Protocol):
     """What it is, for a person, without secrets."""
     suits: bool
     """Whether it is the better way where nobody says which, and something is there."""
+    suits_empty: bool
+    """Whether it is that as well where nothing is there yet."""
     kept_bars: bool
     """Whether what an earlier restore kept stands in the way of every other one."""
 

@@ -74,13 +74,11 @@ def extract(
     paths: tuple[str, ...],
     seen: Seen | None = None,
     *,
-    tops: set[str] | None = None,
     preserve: Preserve = _NOTHING,
 ) -> Extracted:
     """Extract what lies at or beneath ``paths`` (empty is all) into the folder that ``root`` is open on.
 
-    Files are hashed where somebody looks at what is ``seen``. The names in the folder that anything was written to, or beneath,
-    are in ``tops``, also where this fails. ``preserve`` says whether owners and attributes are set.
+    Files are hashed where somebody looks at what is ``seen``. ``preserve`` says whether owners and attributes are set.
 
     :raises RestoreFailed: an entry would leave the root, or cannot be written, or is not kept as was asked.
     """
@@ -88,8 +86,7 @@ def extract(
     with Tree(root, make=_make_folder) as tree, Tree(root) as linked:
         try:
             with opened(stream) as archive:
-                given = set() if tops is None else tops
-                writing = _Writing(stream, tree, linked, done, seen, given, preserve)
+                writing = _Writing(stream, tree, linked, done, seen, preserve)
                 for entry in entries(archive):
                     if chosen(entry.name, paths):
                         _put(writing, entry)
@@ -114,14 +111,7 @@ class _Writing:
     """The same one: what a hard link leads to may lie far from it."""
     done: Extracted
     seen: Seen | None
-    tops: set[str]
     preserve: Preserve
-
-    def comes_to(self, entry: tarfile.TarInfo) -> str:
-        """Give the path of an entry that is going to be written, and remember where it begins."""
-        path = _checked(entry.name)
-        self.tops.add(path.partition("/")[0])
-        return path
 
     def finish(self, entry: tarfile.TarInfo, mode: int) -> Finish:
         """Say how an entry is to be in the end."""
@@ -161,7 +151,7 @@ def leads(path: str, paths: tuple[str, ...]) -> bool:
 
 def _lead(writing: _Writing, entry: tarfile.TarInfo) -> None:
     """Make a folder on the way to what was chosen, as the backup has it; one that is there stays as it is."""
-    path = writing.comes_to(entry)
+    path = _checked(entry.name)
     folder, name = writing.tree.at(path, create=True)
     if _make_folder(folder, name):
         _begin_folder(writing, entry, folder, name)
@@ -183,7 +173,7 @@ def _begin_folder(writing: _Writing, entry: tarfile.TarInfo, folder: int, name: 
 
 
 def _put(writing: _Writing, entry: tarfile.TarInfo) -> None:
-    path, done, sha256 = writing.comes_to(entry), writing.done, None
+    path, done, sha256 = _checked(entry.name), writing.done, None
     try:
         folder, name = writing.tree.at(path, create=True)
         if entry.isdir():

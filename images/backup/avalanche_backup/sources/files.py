@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,13 +29,12 @@ from avalanche_backup.sources.entries import Stream
 from avalanche_backup.sources.extract import extract
 from avalanche_backup.sources.journal import settle, working_in
 from avalanche_backup.sources.owning import came_back, give
-from avalanche_backup.sources.reaching import remove_tree
 from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
 from avalanche_contract.source import FilesSource, Preserve
 
 NAMES_MAX = 100
 LOST_AND_FOUND = "lost+found"
-"""What a new file system of Linux holds."""
+"""What a new file system of Linux holds: no data."""
 _SOMEBODY = (1, 1)
 """Whoever that is: somebody else than root."""
 
@@ -130,9 +129,9 @@ class FileTree:
         )
 
     def proof(self, artifact: Mapping[str, Any]) -> Proof:
-        """Each file takes its place as it comes; where nothing was before, all of them can be taken back."""
+        """Each file takes its place as it comes."""
         del artifact
-        return "None" if self._is_bare() else "Decoded"
+        return "Decoded"
 
     def restore(self, incoming: Incoming) -> str:
         """Put files back; a marker lies in the root from the first write to the last."""
@@ -141,12 +140,7 @@ class FileTree:
 
     def _restore(self, incoming: Incoming) -> str:
         settle_before(self._root, self.target)
-        if not (incoming.proven or self._is_bare()):
-            raise RestoreRefused(
-                f"{self.target} was empty and is not any more: ask again, for a plan that says what is there",
-                reason="TargetChanged",
-            )
-        marker, paths, tops = self._root / MARKER, incoming.paths, set[str]()
+        marker, paths = self._root / MARKER, incoming.paths
         was_marked = marker.exists()
         stream = Stream(incoming.counted())
         try:
@@ -159,43 +153,30 @@ class FileTree:
             _rehearse(marker, was_marked=was_marked)
         root = os.open(self._root, os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_CLOEXEC)
         try:
-            done = extract(stream, root, paths, tops=tops, preserve=self._preserve)
+            done = extract(stream, root, paths, preserve=self._preserve)
+            self._compare(done.files, incoming)
         except Failure as failure:
-            gone = not incoming.proven and self._take_back(tops)
             reason = "RestoreFailed" if isinstance(failure, VerificationFailed) else failure.reason
             raise RestoreFailed(
-                f"{failure.message}; {self.target} {'is empty again' if gone else f'is marked by {MARKER}'}",
-                reason=reason,
+                f"{failure.message}; {self.target} is marked by {MARKER}", reason=reason
             ) from None
         finally:
             os.close(root)
         if not (paths and was_marked):  # a part does not make whole what an earlier restore left unfinished
             marker.unlink()
         if paths and not done.files + done.links + done.directories:
+            self._remove_empty(done.folders)
             raise RestoreRefused(f"the backup holds nothing at {', '.join(paths)}", reason="PathsNotFound")
-        self._compare(done.files, incoming)
         return (
             f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, "
             f"{came_back(self._preserve, done.withheld)}"
         )
 
-    def _is_bare(self) -> bool:
-        """Say whether there is nothing in the root, but for what every new file system has."""
-        try:
-            return all(each.name == LOST_AND_FOUND for each in self._root.iterdir())
-        except OSError:
-            return False
-
-    def _take_back(self, tops: set[str]) -> bool:
-        """Remove what was written into a bare root, and then the marker; say whether that could be done."""
-        for name in tops - {LOST_AND_FOUND}:
-            path = self._root / name
+    def _remove_empty(self, folders: Iterable[str]) -> None:
+        """Remove folders that were made on the way to what is not in the backup; one that somebody uses stays."""
+        for path in sorted(folders, reverse=True):
             with suppress(OSError):
-                path.unlink() if path.is_symlink() or not path.is_dir() else remove_tree(path)
-        left = any(os.path.lexists(self._root / name) for name in tops - {LOST_AND_FOUND})
-        if not left:
-            (self._root / MARKER).unlink()
-        return not left
+                (self._root / path).rmdir()
 
     def _compare(self, files: int, incoming: Incoming) -> None:
         wanted = (incoming.artifact.get("statistics") or {}).get("files")
@@ -223,7 +204,7 @@ class FileTree:
             folder = self._root / path
             with suppress(FileNotFoundError, NotADirectoryError):
                 for each in folder.iterdir():
-                    if not is_ours(each.name):
+                    if not (is_ours(each.name) or (path == "." and each.name == LOST_AND_FOUND)):
                         yield each.name if path == "." else f"{path}/{each.name}"
 
 

@@ -34,6 +34,7 @@ class FilesSwap:
 
     kept_bars = True
     suits = True
+    suits_empty = True  # the copy lies where it would go anyway, and is read once
 
     def __init__(self, request: FilesSource, switch: str) -> None:
         self._request = request

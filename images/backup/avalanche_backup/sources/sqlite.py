@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from avalanche_backup.errors import RestoreFailed, RestoreRefused, SourceInvalid, SourceUnavailable
-from avalanche_backup.platforms import WriteOut, give_to, sync_folder
+from avalanche_backup.platforms import O_BINARY, O_CLOEXEC, O_NOFOLLOW, WriteOut, give_to, sync_folder
 from avalanche_backup.sources.base import (
     Beside,
     Dump,
@@ -314,8 +314,12 @@ def _used_bytes(database: sqlite3.Connection) -> int:
 
 
 def write_file(path: Path, chunks: Iterator[bytes], *, durable: bool = True) -> None:
-    """Write a file, and down to the disk unless it need not outlive a power failure."""
-    with path.open("wb", buffering=0) as file:
+    """Write a new file that only its owner reads, and down to the disk unless it need not outlive a power failure."""
+    path.unlink(
+        missing_ok=True
+    )  # its name is known beforehand: what somebody put there is not written through
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_BINARY
+    with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
         write_out = WriteOut(file.fileno())
         for chunk in chunks:
             rest = memoryview(chunk)

@@ -38,6 +38,7 @@ class SqliteSwap:
 
     kept_bars = False
     suits = False
+    suits_empty = False
     """In place it is all or nothing as well, and whoever has it open goes on with it."""
 
     def __init__(self, request: SqliteSource, switch: str) -> None:

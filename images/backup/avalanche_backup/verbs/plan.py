@@ -110,9 +110,10 @@ def _possible(
 ) -> Possible:
     """Find out whether the target can be swapped, where that matters: rights are asked of the server, and rehearsed."""
     holds_data = state.state == "HoldsData"
-    wanted = asked.keep or asked.strategy == "Swap" or (asked.strategy is None and swap.suits and holds_data)
+    suits = swap.suits if holds_data else swap.suits_empty
+    wanted = asked.keep or asked.strategy == "Swap" or (asked.strategy is None and suits)
     obstacle = swap.obstacle(artifact.model_dump(), paths) if wanted else ""
-    return Possible(obstacle, swap.suits, holds_data, swap.kept(), swap.kept_bars)
+    return Possible(obstacle, suits, holds_data, swap.kept(), swap.kept_bars)
 
 
 def _written_to(wanted: RestoreTarget, artifact: ArtifactMetadata) -> Source:

@@ -199,9 +199,10 @@ def _restore_one(context: Context, chosen: _Chosen, target: Target, *, proven: b
             restore = partial(target.swap.restore, keep=target.keep, index=index)
         chunks = chosen.locks.guard(iter(read))
         try:
-            done = restore(Incoming(chunks, artifact.model_dump(), scratch, progress, target.paths, proven))
-        except Failure:
-            if not (proven or read.ended):
+            done = restore(Incoming(chunks, artifact.model_dump(), scratch, progress, target.paths))
+        except Failure as failure:
+            marked = failure.reason == "RestoreIncomplete"  # whatever else is wrong, it is not untouched
+            if not (proven or read.ended or marked):
                 _check_artifact(context, chosen.reader, artifact, "Decoded")
             raise
     return done + _about_globals(chosen.reader.found, artifact.source)

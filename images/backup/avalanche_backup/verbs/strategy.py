@@ -28,6 +28,7 @@ class Possible:
     obstacle: str
     """Why it is not possible; empty where it is."""
     suits: bool
+    """Whether it is the better way here, where nobody says which."""
     holds_data: bool
     kept: Sequence[Kept] = ()
     kept_bars: bool = False
@@ -42,7 +43,7 @@ class Chosen:
 
 
 def choose(asked: Asked, found: Possible, target: str) -> Chosen:
-    """Choose what was asked for; else a Swap, where that suits the target, is possible, and something is there.
+    """Choose what was asked for; else a Swap, where that suits the target and is possible.
 
     :raises RestoreRefused: a Swap is wanted and not possible, or what an earlier restore kept stands in the way.
     """
@@ -58,13 +59,13 @@ def choose(asked: Asked, found: Possible, target: str) -> Chosen:
         return Chosen("Swap")
     if asked.strategy == "InPlace":
         return Chosen("InPlace")
-    if not found.holds_data:
-        return Chosen("InPlace", "nothing is there that a Swap could spare")
     if not found.suits:
-        return Chosen("InPlace", "in one transaction as well, and who has it open goes on with it")
+        why = "in one transaction as well, and who has it open goes on with it"
+        return Chosen("InPlace", why if found.holds_data else "nothing is there that a Swap could spare")
     if found.obstacle:
         return Chosen("InPlace", f"a Swap is not possible: {found.obstacle}")
-    return Chosen("Swap", "all or nothing, and the old data stays readable until the switch")
+    spared = ", and the old data stays readable until the switch" if found.holds_data else ""
+    return Chosen("Swap", f"all or nothing{spared}")
 
 
 def _refuse_over_kept(asked: Asked, found: Possible, target: str) -> None:

@@ -44,6 +44,7 @@ class PostgresqlSwap:
 
     kept_bars = False
     suits = True
+    suits_empty = False
 
     def __init__(self, request: PostgresqlSource, scratch: Path, switch: str) -> None:
         self._request, self._scratch, self._switch_id = request, scratch, switch
