@@ -105,6 +105,11 @@ def test_anybody_else_is_refused_owners_by_the_plan_and_may_have_attributes(
     [
         ("files", "owners", "--preserve knows no 'owners': write ownership or extended-attributes"),
         ("database", "ownership", "--preserve is about files"),
+        (
+            "full",
+            "ownership",
+            "`restore files --preserve ownership` as root, and `restore database` as the user whose it is",
+        ),
     ],
 )
 def test_what_cannot_be_preserved_is_named(project: Project, what: str, asked: str, sentence: str) -> None:

@@ -75,18 +75,26 @@ def chosen_sources(
 
 
 def check_preserve(
-    preserve: RestoredPreserve | None, targets: Iterable[PolicySource], *, allowed: bool
+    preserve: RestoredPreserve | None, targets: Collection[PolicySource], *, allowed: bool
 ) -> None:
     """Refuse to set what nobody may, or what no target has.
 
-    :raises RestoreImpossible: no files are restored (``PreserveInvalid``), or owners are asked for and not ``allowed``
-        (``OwnershipNotAllowed``).
+    :raises RestoreImpossible: no files are restored, or owners are asked for and a database is restored as well
+        (``PreserveInvalid``); owners are asked for and not ``allowed`` (``OwnershipNotAllowed``).
     """
     if preserve is None or preserve == RestoredPreserve():
         return
-    if not any(each.files is not None for each in targets):
+    files = [each.name for each in targets if each.files is not None]
+    if not files:
         raise RestoreImpossible(
             "PreserveInvalid", "preserve is about files, and none are restored: leave it out of spec"
+        )
+    others = [each.name for each in targets if each.files is None]
+    if preserve.ownership and others:  # whose application could not open a new database of root's
+        raise RestoreImpossible(
+            "PreserveInvalid",
+            f"preserve.ownership runs the restore as root, to whom {', '.join(others)} would belong then: restore files alone "
+            f"(spec.sources: [{', '.join(files)}]), and {', '.join(others)} by a request of its own, without preserve.ownership",
         )
     if preserve.ownership and not allowed:
         raise RestoreImpossible(

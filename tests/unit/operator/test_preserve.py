@@ -15,7 +15,7 @@ from avalanche_operator.jobs.asked import backup_of, request_of
 from avalanche_operator.jobs.build import job
 from avalanche_operator.settings import SettingMissing, read_settings
 from tests.fakes.world import NAMESPACE, World
-from tests.unit.operator.objects import FILES, applied, plan, policy_spec
+from tests.unit.operator.objects import DATABASE, FILES, SQLITE, applied, plan, policy_spec
 from tests.unit.operator.test_restore_life import approve, ask, jobs, world
 
 __all__ = ["world"]
@@ -97,6 +97,22 @@ def test_an_operator_that_allows_it_no_longer_lets_no_approved_restore_go(files:
 def test_a_database_has_no_owners_of_files(world: World, asked: Object) -> None:
     ask(allow(world), **asked)
     assert world.status("RestoreRequest", "back")["failureReason"] == "PreserveInvalid"
+
+
+@pytest.mark.parametrize("other", [DATABASE, SQLITE], ids=["postgresql", "sqlite"])
+def test_a_database_is_not_restored_by_root_because_files_beside_it_are(files: World, other: Object) -> None:
+    files.person("BackupPolicy", "nightly", policy_spec(FILES, other))
+    ask(allow(files), **OWNERS)
+    status, ready = files.status("RestoreRequest", "back"), files.condition("RestoreRequest", "back")
+    assert status["failureReason"] == "PreserveInvalid" and jobs(files) == []
+    assert f"and {other['name']} by a request of its own" in ready["message"]
+    assert f"spec.sources: [{FILES['name']}]" in ready["message"]
+
+
+def test_the_files_beside_a_database_have_their_owners_by_a_request_of_their_own(files: World) -> None:
+    files.person("BackupPolicy", "nightly", policy_spec(FILES, SQLITE))
+    ask(allow(files), sources=[FILES["name"]], **OWNERS)
+    assert users(jobs(files)) == {0}
 
 
 def test_a_job_that_gives_files_away_can_do_that_and_nothing_else() -> None:

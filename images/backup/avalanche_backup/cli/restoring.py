@@ -42,7 +42,7 @@ class Way:
 def preserve_of(text: str, part: BackupType) -> Preserve:
     """Read what of files is set: names with commas between them.
 
-    :raises UsageInvalid: an unknown name, or no files are restored.
+    :raises UsageInvalid: an unknown name, or no files are restored, or owners are asked for and a database is restored as well.
     """
     words = [each.strip() for each in text.split(",") if each.strip()]
     unknown = [each for each in words if each not in PRESERVED]
@@ -52,6 +52,11 @@ def preserve_of(text: str, part: BackupType) -> Preserve:
         )
     if words and part == "database":
         raise UsageInvalid("--preserve is about files, and a database is restored: leave it out")
+    if "ownership" in words and part == "full":
+        raise UsageInvalid(
+            "--preserve ownership needs root, who would own the database as well: restore them one by one, "
+            "`restore files --preserve ownership` as root, and `restore database` as the user whose it is"
+        )
     return Preserve.model_validate({PRESERVED[each]: True for each in words})
 
 
