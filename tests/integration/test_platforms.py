@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 
 import pytest
 
@@ -12,6 +14,9 @@ from avalanche_backup import platforms
 from avalanche_backup.errors import SourceInvalid
 from avalanche_backup.sources.opening import open_source
 from avalanche_contract.source import FilesSource
+from tests.integration.test_command_line import Project, project
+
+__all__ = ["project"]
 
 WINDOWS = textwrap.dedent("""
     import importlib, os, pkgutil, signal, sys
@@ -48,6 +53,14 @@ WINDOWS = textwrap.dedent("""
             importlib.import_module(name)
     print(len(found))
 """)
+A_DATABASE = textwrap.dedent("""
+    from avalanche_backup.cli import runlock
+    from avalanche_backup.cli.main import cli
+
+    runlock._locked = runlock._unlock = bool  # of the real system, which this one is only in part
+    for words in (["database"], ["restore", "database", "--backup-id", {backup_id!r}, "--force"]):
+        cli.main(words, standalone_mode=False)
+""")
 SDKS = ("azure.storage.blob", "azure.identity", "google.cloud.storage", "pyrage")
 
 
@@ -58,6 +71,20 @@ def test_every_module_is_imported_where_there_is_no_posix() -> None:
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert int(ended.stdout) > 40
+
+
+def test_a_database_is_backed_up_and_restored_where_there_is_no_posix(project: Project) -> None:
+    made = project.json("database")["backup_id"]
+    with closing(sqlite3.connect(project.folder / "app.sqlite")) as changed, changed:
+        changed.execute("UPDATE t SET n = 7")
+    ended = subprocess.run(
+        [sys.executable, "-c", WINDOWS.format(extra="") + A_DATABASE.format(backup_id=made)],
+        cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert len(project.json("list")) == 2
+    with closing(sqlite3.connect(project.folder / "app.sqlite")) as found:
+        assert found.execute("SELECT n FROM t").fetchall() == [(42,)]
 
 
 def test_files_are_refused_with_a_reason_where_a_link_could_not_be_refused(

@@ -23,10 +23,9 @@ def check(preserve: Preserve, artifact: ArtifactMetadata) -> None:
     :raises RestoreRefused: owners, and we are not root (``OwnershipNeedsRoot``); attributes, and the backup holds none
         (``AttributesNotHeld``).
     """
-    user = os.geteuid()
-    if preserve.ownership and user != 0:
+    if preserve.ownership and os.geteuid() != 0:  # of files alone: Windows has no such call
         raise RestoreRefused(
-            f"only root can give files to their owners, and this is user {user}: run the restore as root, or without "
+            f"only root can give files to their owners, and this is user {os.geteuid()}: run the restore as root, or without "
             "preserve.ownership",
             reason="OwnershipNeedsRoot",
         )
