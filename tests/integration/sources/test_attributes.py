@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +143,23 @@ def test_gnu_tar_brings_every_attribute_back_by_the_command_of_the_metadata(
     wanted = attributes(root, but=("trusted.overlay.opaque",))
     assert attributes(by_hand, but=("trusted.overlay.opaque",)) == wanted
     assert wanted["program"] == {"security.capability": CAPABILITY}
+
+
+@pytest.mark.parametrize("call", ["listxattr", "getxattr"])
+def test_a_folder_that_goes_away_before_its_attributes_are_read_is_left_out_as_a_file_is(
+    volume: Runner, root: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    real: Any = getattr(os, call)
+
+    def after_it_went_away(place: int | str, *rest: Any, **more: Any) -> Any:
+        if str(place).endswith("/shared") and (root / "shared").exists():
+            shutil.rmtree(root / "shared")
+        return real(place, *rest, **more)
+
+    monkeypatch.setattr(os, call, after_it_went_away)
+    found = volume.metadata(volume.backup(source(root), kind="files"))
+    assert found.artifacts[0].statistics["gone"] == 1
+    assert found.warnings == ["'shared' went away while the backup ran"]
 
 
 def test_more_attributes_than_a_header_takes_are_refused_with_what_to_do(

@@ -47,6 +47,7 @@ class Written:
     changed: int = 0
     attributed: int = 0
     warnings: list[str] = field(default_factory=list)
+    _last_gone: str | None = None
 
     def warn(self, text: str) -> None:
         """Remember a warning; beyond twenty they are only counted."""
@@ -54,7 +55,10 @@ class Written:
             self.warnings.append(text)
 
     def went_away(self, path: str) -> None:
-        """Count an entry that was there, and was not any more when it came to it."""
+        """Count an entry that was there, and was not any more when it came to it; once, though a folder is looked for twice."""
+        if path == self._last_gone:
+            return
+        self._last_gone = path
         self.gone += 1
         self.warn(f"{shown(path)} went away while the backup ran")
 
@@ -101,9 +105,7 @@ class Archive:
         if stat.S_ISREG(mode):
             self._add_file(found)
         elif stat.S_ISDIR(mode):
-            place = f"/proc/self/fd/{found.folder}/{found.name}"
-            self._add_plain(found, tarfile.DIRTYPE, "directory", given=self._attributes(place, found.path))
-            self.written.directories += 1
+            self._add_folder(found)
         elif stat.S_ISLNK(mode):
             self._add_link(found)
         else:
@@ -125,6 +127,15 @@ class Archive:
         padding = -(self._offset + 2 * BLOCK) % RECORD
         self._write(bytes(2 * BLOCK + padding))
         return self.written
+
+    def _add_folder(self, found: Found) -> None:
+        try:
+            given = self._attributes(f"/proc/self/fd/{found.folder}/{found.name}", found.path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.written.went_away(found.path)
+            return
+        self._add_plain(found, tarfile.DIRTYPE, "directory", given=given)
+        self.written.directories += 1
 
     def _add_file(self, found: Found) -> None:
         first = self._linked.get((found.status.st_dev, found.status.st_ino))
@@ -167,7 +178,10 @@ class Archive:
         self._note(found.path, "file", status, given, sha256=digest.hexdigest())
 
     def _attributes(self, place: int | str, path: str) -> Attributes:
-        """Give what is held of the attributes of an entry; tell of it where that is not all."""
+        """Give what is held of the attributes of an entry; tell of it where that is not all.
+
+        :raises FileNotFoundError, NotADirectoryError: a folder went away.
+        """
         if self._holds_attributes:
             return attributes.held(place, path)
         if platforms.has_attributes(place):

@@ -31,10 +31,13 @@ _BLOCK = tarfile.BLOCKSIZE
 def held(place: int | str, path: str) -> dict[str, bytes]:
     """Read the attributes of a file, by its descriptor, or of a folder, by its path, that a backup holds.
 
+    :raises FileNotFoundError, NotADirectoryError: the folder went away.
     :raises SourceInvalid: they cannot be read, or are more than a header takes.
     """
     try:
         found = read(place)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
     except OSError as error:
         raise unreadable(path, error) from None
     if (size := len(records(found))) > MAX_BYTES:
