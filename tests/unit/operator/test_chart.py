@@ -88,6 +88,28 @@ def test_a_restore_may_run_as_root_only_where_the_value_says_so(value: str | Non
     assert given["AVALANCHE_ALLOW_OWNERSHIP"] == told
 
 
+NEWER = ("drill", "restores", "metrics")
+"""Values that an earlier release did not have: `helm upgrade --reuse-values` gives nothing for them."""
+
+
+def test_the_values_of_an_earlier_release_leave_off_what_it_did_not_know() -> None:
+    helm = _helm()
+    if helm is None:
+        source = (CHART / "templates" / "deployment.yaml").read_text()
+        assert all(f"(.Values.{each})" in source and f".Values.{each}." not in source for each in NEWER)
+        return
+    values = [f"--set={each}=null" for each in NEWER]
+    container = _container(helm, *values)
+    given = {each["name"]: each["value"] for each in container["env"]}
+    assert given["AVALANCHE_ALLOW_OWNERSHIP"] == "false"
+    assert given["AVALANCHE_DRILL_IMAGE"] == given["AVALANCHE_METRICS_PORT"] == ""
+    assert [each["name"] for each in container["ports"]] == ["health"]
+    whole = subprocess.run(
+        [str(helm), "template", "one", str(CHART), *values], capture_output=True, text=True, check=True
+    )
+    assert "kind: Deployment" in whole.stdout and "one-metrics" not in whole.stdout
+
+
 def _metrics(helm: Path, *values: str) -> dict[str, Object]:
     return {each["kind"]: each for each in _rendered(helm, *values, template="metrics")}
 
@@ -120,7 +142,9 @@ def test_without_metrics_nothing_listens_for_them() -> None:
     helm = _helm()
     if helm is None:
         assert (
-            (CHART / "templates" / "metrics.yaml").read_text().startswith("{{- if .Values.metrics.enabled }}")
+            (CHART / "templates" / "metrics.yaml")
+            .read_text()
+            .startswith("{{- if (.Values.metrics).enabled }}")
         )
         return
     container = _container(helm, "--set=metrics.enabled=false")
