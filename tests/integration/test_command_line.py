@@ -155,13 +155,17 @@ def test_damaged_metadata_fails_a_verification_of_all(project: Project) -> None:
     assert ended.returncode == 15 and verdicts["database_20200101_000000"] == "MetadataInvalid"
 
 
+def _verified(project: Project, backup_id: str, when: str) -> None:
+    """Let a backup have been verified at some time."""
+    (verdict,) = project.folder.rglob(f"{backup_id}_verification.json")
+    verdict.write_text(json.dumps({**json.loads(verdict.read_text()), "verified_time": when}))
+
+
 def test_the_oldest_are_those_that_were_not_verified_for_longest(project: Project) -> None:
     ids = [project.json(kind)["backup_id"] for kind in ("files", "database", "files")]
-    project.json("verify", "--backup-id", ids[0])
-    (verdict,) = project.folder.rglob(f"{ids[0]}_verification.json")
-    verdict.write_text(
-        json.dumps({**json.loads(verdict.read_text()), "verified_time": "2099-01-01T00:00:00Z"})
-    )
+    project.json("verify", "--all")
+    for backup_id, when in zip(ids[1:], ("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"), strict=True):
+        _verified(project, backup_id, when)
     assert [each["backup_id"] for each in project.json("verify", "--oldest", "2")] == ids[1:]
     assert project.run("verify", "--oldest", "1", "--all").returncode == 2
 
@@ -169,9 +173,22 @@ def test_the_oldest_are_those_that_were_not_verified_for_longest(project: Projec
 def test_a_reading_that_no_verdict_tells_of_counts_for_whose_turn_it_is(project: Project) -> None:
     """A storage that takes no second write of a verdict has a note beside it, whose name says when."""
     ids = [project.json(kind)["backup_id"] for kind in ("files", "database")]
+    project.json("verify", "--all")
+    _verified(project, ids[0], "2020-01-01T00:00:00Z")
+    _verified(project, ids[1], "2020-01-02T00:00:00Z")
+    (metadata,) = project.folder.rglob(f"{ids[0]}_metadata.json")
+    metadata.with_name(f"{ids[0]}_read_20200103000000.json").write_text("{}")
+    assert [each["backup_id"] for each in project.json("verify", "--oldest", "1")] == ids[1:]
+
+
+def test_a_reading_that_is_yet_to_come_is_none(project: Project) -> None:
+    ids = [project.json(kind)["backup_id"] for kind in ("files", "database", "files")]
+    project.json("verify", "--all")
+    _verified(project, ids[0], "2020-01-01T00:00:00Z")
+    _verified(project, ids[1], "2099-01-01T00:00:00Z")
     (metadata,) = project.folder.rglob(f"{ids[0]}_metadata.json")
     metadata.with_name(f"{ids[0]}_read_20990101000000.json").write_text("{}")
-    assert [each["backup_id"] for each in project.json("verify", "--oldest", "1")] == ids[1:]
+    assert {each["backup_id"] for each in project.json("verify", "--oldest", "2")} == set(ids[:2])
 
 
 @pytest.mark.parametrize("words", [("list",), ("verify", "--all"), ("verify", "--recent", "1")])

@@ -379,6 +379,23 @@ def test_where_no_second_write_is_taken_every_backup_has_its_turn_again_and_agai
     assert nights == ids * 2
 
 
+@pytest.mark.parametrize("planted", ["a note", "a verdict"])
+def test_a_reading_that_is_yet_to_come_keeps_no_backup_out_of_the_rotation(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    """Nor gives it each turn: whoever may write beside backups would hide damage of one, or of all others."""
+    ids = made(runner, tmp_path, 3)
+    never = datetime(9999, 1, 1, tzinfo=UTC)
+    plant = catalog.remember_read if planted == "a note" else catalog.write_verification
+    plant(runner.store, PREFIX, ids[1], status="Verified", message="", now=never)
+    append_only(runner, monkeypatch)
+    nights: list[str] = []
+    for day in range(5, 11):
+        rotate(runner, day, max_backups=1)
+        nights += list(told(runner))
+    assert sorted(nights[:3]) == sorted(ids) and nights[3:] == nights[:3]
+
+
 def test_where_no_second_write_is_taken_a_damaged_backup_does_not_take_the_turn_of_the_others(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,7 +423,9 @@ def test_the_notes_of_readings_go_with_their_backup(
     where = BackupReference(place=runner.place, backup_id=ids[0], backup_type="files")
     run(DeleteRequest(nonce=NONCE, backup=where, writer=WRITER), runner.context())
     assert [each for each in runner.stored() if ids[0] in each] == []
-    assert catalog.read_times(runner.store, PREFIX) == {ids[1]: MOMENT + timedelta(days=3, hours=4)}
+    assert catalog.read_times(runner.store, PREFIX, MOMENT + timedelta(days=9)) == {
+        ids[1]: MOMENT + timedelta(days=3, hours=4)
+    }
 
 
 def test_in_a_bucket_it_is_the_same(corner: S3Storage, runner: Runner, tmp_path: Path) -> None:

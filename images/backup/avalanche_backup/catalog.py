@@ -33,6 +33,7 @@ DOCUMENT_MAX_BYTES = 16 * 1024 * 1024
 """Far above any metadata; below what would hurt a small pod."""
 NAMES = 100
 """How many seconds an ID moves on at most."""
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -259,9 +260,10 @@ def remember_read(store: Store, prefix: str, named: str, *, status: str, message
         store.put(layout.read_key(prefix, named, now), json.dumps(document, indent=2).encode())
 
 
-def read_times(store: Store, prefix: str) -> dict[str, datetime]:
-    """Give when backups were last read by such notes, by ID; most storages have none."""
-    return layout.newest_reads(each.key for folder in layout.folders(prefix) for each in store.list(folder))
+def read_times(store: Store, prefix: str, until: datetime) -> dict[str, datetime]:
+    """Give when backups were last read by such notes until a moment, by ID; most storages have none."""
+    keys = (each.key for folder in layout.folders(prefix) for each in store.list(folder))
+    return layout.newest_reads(keys, until)
 
 
 def remember_told(store: Store, prefix: str, named: str, *, message: str, now: datetime) -> None:
@@ -284,10 +286,11 @@ def verification_of(found: Found) -> VerificationStatus:
     return next((known for known in get_args(VerificationStatus) if known == told), "NotVerified")
 
 
-def verified_time(metadata: BackupMetadata, verification: dict[str, Any] | None) -> datetime:
-    """Say when a copy was last read: its commit read it back, unless what lies beside it cannot be understood."""
+def verified_time(metadata: BackupMetadata, verification: dict[str, Any] | None, now: datetime) -> datetime:
+    """Say when a copy was last read: its commit read it back, unless what lies beside it cannot be understood, or is yet to come."""
     told = parse_time((verification or {}).get("verified_time"))
-    return told or (datetime.min.replace(tzinfo=UTC) if verification else metadata.completion_time)
+    read = told or (NEVER if verification else metadata.completion_time)
+    return read if read <= now else NEVER
 
 
 def entry(store: Store, found: Found) -> Entry:

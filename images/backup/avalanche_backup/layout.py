@@ -70,14 +70,18 @@ def read_keys(prefix: str, backup_id: str) -> str:
     return _beside(prefix, backup_id, _READ)
 
 
-def newest_reads(keys: Iterable[str]) -> dict[str, datetime]:
-    """Give, of all those documents among some keys, the newest moment of each backup, by its ID."""
+def newest_reads(keys: Iterable[str], until: datetime) -> dict[str, datetime]:
+    """Give, of all those documents among some keys, the newest moment of each backup, by its ID.
+
+    One of later than ``until`` is no reading that there was: it would keep a backup out of the rotation for ever.
+    """
     found: dict[str, datetime] = {}
     for key in keys:
         backup_id, rest = split_object_key(key) or ("", "")
         with suppress(ValueError):
             moment = datetime.strptime(rest, f"{_READ}{_READ_TIME}.json").replace(tzinfo=UTC)
-            found[backup_id] = max(moment, found.get(backup_id, moment))
+            if moment <= until:
+                found[backup_id] = max(moment, found.get(backup_id, moment))
     return found
 
 

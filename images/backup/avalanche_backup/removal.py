@@ -57,10 +57,9 @@ class Shelf:
         split = (layout.split_object_key(each.key) for each in self.objects)
         return frozenset(each[0] for each in split if each and layout.is_restoring(each[1]))
 
-    @cached_property
-    def read(self) -> dict[str, datetime]:
-        """Give when backups were last read, of those whose verdict could not be written, by ID."""
-        return layout.newest_reads(self.sizes)
+    def read(self, until: datetime) -> dict[str, datetime]:
+        """Give when backups were last read until a moment, of those whose verdict could not be written, by ID."""
+        return layout.newest_reads(self.sizes, until)
 
     @cached_property
     def damaged_ids(self) -> frozenset[str]:

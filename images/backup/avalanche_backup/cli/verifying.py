@@ -39,10 +39,11 @@ def oldest(configuration: Configuration, backups: Iterable[BackupMetadata], coun
 
     known = {each.backup_id: each for each in backups}
     verdicts, read = _verdicts(configuration, list(known))
+    now = datetime.now(UTC)
 
     def age(backup_id: str) -> tuple[datetime, datetime, str]:
         own = known[backup_id]
-        times = [verified_time(own, found.get(backup_id)) for found in verdicts]
+        times = [verified_time(own, found.get(backup_id), now) for found in verdicts]
         times += [found[backup_id] for found in read if backup_id in found]
         return max(times, default=own.completion_time), own.timestamp, backup_id
 
@@ -63,7 +64,7 @@ def _verdicts(
             store = open_store(place.storage)
             keys = {each: layout.verification_key(place.prefix, each) for each in backup_ids}
             found.append({each: catalog.read_json(store, key) or {} for each, key in keys.items()})
-            read.append(catalog.read_times(store, place.prefix))
+            read.append(catalog.read_times(store, place.prefix, datetime.now(UTC)))
     return found, read
 
 

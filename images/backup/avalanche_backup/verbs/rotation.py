@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from avalanche_backup import catalog, ownership, removal
 from avalanche_backup.catalog import Found
@@ -26,7 +26,6 @@ from avalanche_contract.result import Checked, Listed, Result
 NAMED_MAX = 20
 PAGE = 200
 """How many IDs one line of the log holds."""
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def run(
     places = [open_destination(each) for each in (rotation.place, *request.others)]
     shelves = _survey(places, rotation)
     _list(places, shelves, context)
-    candidates = candidates_of(shelves)
+    candidates = candidates_of(shelves, context.now())
     order, done = Order(candidates, rotation, heal=request.heal), list[Examined]()
     silent, silent_before = list[StorageUnavailable](), False
     for candidate in order:
@@ -150,25 +149,36 @@ def _ids(shelf: Shelf) -> Iterable[str]:
     return (*shelf.named, *shelf.damaged_ids, *shelf.tombstones)
 
 
-def candidates_of(shelves: Sequence[Shelf]) -> list[Candidate]:
+def candidates_of(shelves: Sequence[Shelf], now: datetime) -> list[Candidate]:
     """Bring together what lies in each place; what is being removed anywhere is left out."""
     leaving = {each for shelf in shelves for each in shelf.tombstones}
     ids = {each for shelf in shelves for each in (*shelf.named, *shelf.damaged_ids)} - leaving
     known = [{each.metadata.backup_id: each for each in shelf.backups} for shelf in shelves]
-    return [_candidate(each, shelves, [places.get(each) for places in known]) for each in sorted(ids)]
+    read = [shelf.read(now) for shelf in shelves]
+    times = {each: [found[each] for found in read if each in found] for each in ids}
+    return [
+        _candidate(each, shelves, [places.get(each) for places in known], times[each], now)
+        for each in sorted(ids)
+    ]
 
 
-def _candidate(backup_id: str, shelves: Sequence[Shelf], found: Sequence[Found | None]) -> Candidate:
+def _candidate(
+    backup_id: str,
+    shelves: Sequence[Shelf],
+    found: Sequence[Found | None],
+    read: Sequence[datetime],
+    now: datetime,
+) -> Candidate:
     there = [each for each in found if each is not None]
     good = [_looks_good(shelf, each) for shelf, each in zip(shelves, found, strict=True)]
     return Candidate(
         backup_id=backup_id,
         size_bytes=max((each.metadata.size_bytes for each in there), default=0),
         verified=max(
-            *(catalog.verified_time(each.metadata, each.verification) for each in there),
-            *(shelf.read[backup_id] for shelf in shelves if backup_id in shelf.read),
-            _NEVER,
-            _NEVER,
+            *(catalog.verified_time(each.metadata, each.verification, now) for each in there),
+            *read,
+            catalog.NEVER,
+            catalog.NEVER,
         ),
         lacking=any(good) and not all(good),
     )
