@@ -14,6 +14,7 @@ O_BINARY = getattr(os, "O_BINARY", 0)
 O_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+O_PATH = getattr(os, "O_PATH", 0)
 
 
 def walks_by_descriptor() -> bool:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -322,6 +323,38 @@ def test_neither_owner_nor_attributes_reach_what_a_link_leads_to(target: Path) -
     )
     assert "no folder any more" in failure.message
     assert _outside(target) == before
+
+
+@pytest.mark.parametrize("before", [None, "chown"], ids=["before it is looked at", "before it is given away"])
+def test_what_the_owner_of_a_folder_puts_in_the_place_of_a_link_is_not_given_away(
+    target: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """He may rename what lies in his folder, though it is root's and he cannot read it."""
+    symlink, chown = os.symlink, os.chown
+    (target / "secret").touch(0o600)
+
+    def swap() -> None:
+        for hidden in target.glob(".avalanche-*"):
+            if hidden.is_symlink():
+                hidden.rename(target / "aside")
+                (target / "secret").rename(hidden)
+                os.link(hidden, target / "kept")
+
+    def linked(*arguments: Any, **more: Any) -> None:
+        symlink(*arguments, **more)
+        if before is None:
+            swap()
+
+    def given_away(*arguments: Any, **more: Any) -> None:
+        swap()
+        chown(*arguments, **more)
+
+    monkeypatch.setattr("os.symlink", linked)
+    if before:
+        monkeypatch.setattr("os.chown", given_away)
+    with suppress(RestoreFailed):
+        _restore(target, entry("a", LINK, "nowhere", uid=7) + END, EVERYTHING)
+    assert (target / "kept").stat().st_uid == 0
 
 
 def test_folders_with_more_different_acls_than_a_pod_can_remember_are_refused(

@@ -6,9 +6,11 @@ A file system may say yes to a change of owner and do nothing: then a restore th
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 from dataclasses import dataclass
 
+from avalanche_backup import platforms
 from avalanche_backup.errors import RestoreFailed
 from avalanche_backup.sources import attributes
 from avalanche_backup.sources.attributes import Attributes
@@ -19,6 +21,7 @@ Owner = tuple[int, int]
 """Numbers of user and group."""
 _ID_MAX = 2**32 - 2
 """The number after it means to a system: leave it as it is."""
+_LINK = platforms.O_PATH | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,22 @@ def give(descriptor: int, owner: Owner, path: str) -> None:
 
 
 def give_link(folder: int, name: str, owner: Owner, path: str) -> None:
-    """Give a symbolic link away, and not what it leads to.
+    """Give a symbolic link away, and not what it leads to, nor what the owner of its folder puts in its place.
 
-    :raises RestoreFailed: it is not theirs.
+    :raises RestoreFailed: it is not theirs, or no link any more.
     """
-    why = ""
+    link = os.open(name, _LINK, dir_fd=folder)
     try:
-        os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
-    _check(os.stat(name, dir_fd=folder, follow_symlinks=False), owner, path, why)
+        if not stat.S_ISLNK(os.fstat(link).st_mode):
+            raise RestoreFailed(f"{shown(path)} is no link any more when it is given away")
+        why = ""
+        try:
+            os.chown(f"/proc/self/fd/{link}", *owner)
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+        _check(os.fstat(link), owner, path, why)
+    finally:
+        os.close(link)
 
 
 def _check(found: os.stat_result, owner: Owner, path: str, why: str) -> None:

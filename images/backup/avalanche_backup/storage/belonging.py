@@ -13,7 +13,7 @@ from pathlib import Path
 
 from avalanche_backup import platforms
 
-_ABOVE = getattr(os, "O_PATH", os.O_RDONLY) | platforms.O_DIRECTORY | platforms.O_CLOEXEC
+_ABOVE = platforms.O_PATH | platforms.O_DIRECTORY | platforms.O_CLOEXEC
 _FOLDER = os.O_RDONLY | platforms.O_DIRECTORY | platforms.O_NOFOLLOW | platforms.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | platforms.O_CLOEXEC | platforms.O_BINARY
 _MODE = 0o640
