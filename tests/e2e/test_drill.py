@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from avalanche_contract.names import child_name
-from tests.e2e import mailbox
+from tests.e2e import mailbox, metrics
 from tests.e2e.kubectl import Object, condition, has_condition, ticks
 from tests.e2e.scene import Scene
 
@@ -86,9 +86,14 @@ def test_a_drill_by_schedule_restores_the_newest_backup_and_a_wrong_answer_is_to
     assert "gave '2000', and not '> 2000'" in told["message"]
     assert condition(stage.kubectl.get(BACKUPS, "one"), "Drilled")["status"] == "False"
     assert condition(failed, "Ready")["status"] == "True", "a failed drill stops no backup"
+    metrics.wait(stage, "last_drill_success", POLICY, 0)
 
     _ask(stage, RIGHT)
-    assert condition(_drill(stage, "right"), "Drilled")["status"] == "True"
+    proven = _drill(stage, "right")
+    assert condition(proven, "Drilled")["status"] == "True"
+    metrics.wait(stage, "last_drill_success", POLICY, 1)
+    took = proven["status"]["lastDrill"]["restoreSeconds"]
+    metrics.wait(stage, "last_drill_restore_seconds", POLICY, took)
     assert sorted(mailbox.subjects(stage, 2)) == [
         f"[avalanche] database backup could not be restored in a drill: AssertionFailed ({stage.name}/{POLICY})",
         f"[avalanche] database backup works again ({stage.name}/{POLICY})",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
-from tests.e2e import objects
+from tests.e2e import metrics, objects
 from tests.e2e.kubectl import Object, has_condition, in_phase, ticks
 from tests.e2e.scene import ENDED, Scene
 
@@ -25,6 +27,8 @@ def test_a_database_is_backed_up_destroyed_and_restored(stage: Scene) -> None:
     stage.kubectl.apply(stage.database_policy())
     made = stage.back_up("first", "database")
     assert made["status"]["phase"] == "Succeeded" and made["status"]["verification"]["status"] == "Verified"
+    complete = datetime.fromisoformat(made["status"]["completionTime"]).timestamp()
+    metrics.wait(stage, "last_success_timestamp_seconds", "database", complete)
     stage.psql("DROP TABLE samples; CREATE TABLE rubbish ()")
     assert stage.restore("back", "first")["status"]["phase"] == "Succeeded"
     assert stage.rows() == before
