@@ -178,3 +178,6 @@ def test_the_port_of_health_is_no_port_for_metrics() -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         _container(helm, "--set=metrics.port=8080")
     assert "/metrics/port" in refused.value.stderr
+    with pytest.raises(subprocess.CalledProcessError) as nowhere:  # what --reuse-values makes of enabled=true
+        _container(helm, "--set=metrics.port=null")
+    assert "missing property 'port'" in nowhere.value.stderr
