@@ -185,12 +185,18 @@ class Scene:
         )
         digest = planned["status"].get("plan", {}).get("digest", "")
         self.kubectl.patch("restorerequest", name, {"spec": {"approvedPlan": digest}})
-        return self.kubectl.wait("restorerequest", name, in_phase("Succeeded", "Failed"), what="at its end")
+        return self.kubectl.wait(
+            "restorerequest", name, in_phase("Succeeded", "Failed"), seconds=RESTORE_SECONDS, what="at its end"
+        )
 
     def restore(self, name: str, backup: str, **more: Any) -> Object:
         """Restore a Backup, with approval."""
         self.kubectl.apply(objects.restore(name, backup, **more))
         return self.approve(name)
+
+
+RESTORE_SECONDS = 240.0
+"""A restore first waits two minutes at most for the lock of one that was killed."""
 
 
 def _quoted(text: str) -> str:
