@@ -22,6 +22,8 @@ ENDPOINT = f"http://seaweedfs.{SERVICES}:8333"
 HOST = f"postgres.{SERVICES}"
 HOLD = "SELECT pg_sleep(600)"
 ENDED = ("Succeeded", "Failed", "Suspect", "Skipped")
+RESTORE_SECONDS = 240
+"""A restore first waits two minutes at most for the lock of one that was killed."""
 
 
 @dataclass(frozen=True)
@@ -186,17 +188,17 @@ class Scene:
         digest = planned["status"].get("plan", {}).get("digest", "")
         self.kubectl.patch("restorerequest", name, {"spec": {"approvedPlan": digest}})
         return self.kubectl.wait(
-            "restorerequest", name, in_phase("Succeeded", "Failed"), seconds=RESTORE_SECONDS, what="at its end"
+            "restorerequest",
+            name,
+            in_phase("Succeeded", "Failed"),
+            seconds=RESTORE_SECONDS,
+            what="at its end",
         )
 
     def restore(self, name: str, backup: str, **more: Any) -> Object:
         """Restore a Backup, with approval."""
         self.kubectl.apply(objects.restore(name, backup, **more))
         return self.approve(name)
-
-
-RESTORE_SECONDS = 240.0
-"""A restore first waits two minutes at most for the lock of one that was killed."""
 
 
 def _quoted(text: str) -> str:
