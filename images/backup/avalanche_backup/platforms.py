@@ -15,6 +15,8 @@ O_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 O_PATH = getattr(os, "O_PATH", 0)
+WRITE_OUT = 8 * 1024 * 1024
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 def walks_by_descriptor() -> bool:
@@ -35,9 +37,7 @@ def sync_folder(folder: Path) -> None:
 
 def sync_file_system(folder: Path | int) -> None:
     """Bring everything of the file system of a folder to the disk, before anybody says that it is there (vmware-tanzu/velero#9460)."""
-    import ctypes  # noqa: PLC0415 - few runs come here, and loading it takes its time
-
-    syncfs = getattr(ctypes.CDLL(None), "syncfs", None) if os.name == "posix" else None
+    syncfs = _of_libc("syncfs", "int")
     descriptor = folder if isinstance(folder, int) else os.open(folder, os.O_RDONLY | O_DIRECTORY)
     try:
         if (syncfs is None or syncfs(descriptor) != 0) and hasattr(os, "sync"):
@@ -49,14 +49,9 @@ def sync_file_system(folder: Path | int) -> None:
 
 def release_memory() -> None:
     """Give what is free back to the system: glibc keeps buffers of megabytes for each thread that there was."""
-    import ctypes  # noqa: PLC0415 - as above
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    trim = _of_libc("malloc_trim", "size_t")
     if trim is not None:
         trim(0)
-
-
-WRITE_OUT = 8 * 1024 * 1024
 
 
 class WriteOut:
@@ -72,27 +67,20 @@ class WriteOut:
         """Hear of so many bytes more, written one after the other from the begin of the file."""
         self._written += size
         if self._written - self._begun >= WRITE_OUT:
-            _sync_file_range(
-                self._descriptor, self._begun, self._written - self._begun, _SYNC_FILE_RANGE_WRITE
-            )
+            begin = _of_libc("sync_file_range", "int int64 int64 uint")
+            if begin is not None:
+                begin(self._descriptor, self._begun, self._written - self._begun, _SYNC_FILE_RANGE_WRITE)
             self._begun = self._written
 
 
-_SYNC_FILE_RANGE_WRITE = 2
-
-
-def _sync_file_range(*arguments: int) -> None:
-    if (found := _found_sync_file_range()) is not None:
-        found(*arguments)
-
-
 @cache
-def _found_sync_file_range() -> Callable[..., int] | None:
-    import ctypes  # noqa: PLC0415 - as above
+def _of_libc(name: str, arguments: str) -> Callable[..., int] | None:
+    """Find what the C library has and Python does not pass on; ``arguments`` are their types, as ctypes names them."""
+    import ctypes  # noqa: PLC0415 - few runs come here, and loading it takes its time
 
-    found = getattr(ctypes.CDLL(None), "sync_file_range", None) if os.name == "posix" else None
+    found = getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
     if found is not None:
-        found.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+        found.argtypes = [getattr(ctypes, f"c_{each}") for each in arguments.split()]
     return found
 
 

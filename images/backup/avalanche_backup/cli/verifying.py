@@ -27,7 +27,7 @@ def known_damage(configuration: Configuration, backup_ids: list[str]) -> set[str
     """Give those that were found damaged before: people know of them."""
     return {
         each
-        for found in _verdicts(configuration, backup_ids)[0]
+        for found in _verdicts(configuration, backup_ids)
         for each, verdict in found.items()
         if verdict.get("status") == DAMAGED
     }
@@ -38,8 +38,8 @@ def oldest(configuration: Configuration, backups: Iterable[BackupMetadata], coun
     from avalanche_backup.catalog import verified_time  # noqa: PLC0415
 
     known = {each.backup_id: each for each in backups}
-    verdicts, read = _verdicts(configuration, list(known))
     now = datetime.now(UTC)
+    verdicts, read = _verdicts(configuration, list(known)), _reads(configuration, now)
 
     def age(backup_id: str) -> tuple[datetime, datetime, str]:
         own = known[backup_id]
@@ -50,22 +50,30 @@ def oldest(configuration: Configuration, backups: Iterable[BackupMetadata], coun
     return sorted(known, key=age)[:count]
 
 
-def _verdicts(
-    configuration: Configuration, backup_ids: list[str]
-) -> tuple[list[dict[str, dict[str, Any]]], list[dict[str, datetime]]]:
-    """Give the verdicts that lie in each place that answers, and what it notes of readings besides; by backup ID."""
+def _verdicts(configuration: Configuration, backup_ids: list[str]) -> list[dict[str, dict[str, Any]]]:
+    """Give the verdicts that lie in each place that answers, by backup ID."""
     from avalanche_backup import catalog, layout  # noqa: PLC0415 - `--help` needs none of it
     from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
 
     found: list[dict[str, dict[str, Any]]] = []
-    read: list[dict[str, datetime]] = []
     for place in configuration.places:
         with suppress(Failure, ValueError):  # the verification itself says what is wrong
             store = open_store(place.storage)
             keys = {each: layout.verification_key(place.prefix, each) for each in backup_ids}
             found.append({each: catalog.read_json(store, key) or {} for each, key in keys.items()})
-            read.append(catalog.read_times(store, place.prefix, datetime.now(UTC)))
-    return found, read
+    return found
+
+
+def _reads(configuration: Configuration, now: datetime) -> list[dict[str, datetime]]:
+    """Give what each place that answers notes of readings whose verdict it did not take, by backup ID."""
+    from avalanche_backup import catalog  # noqa: PLC0415 - as above
+    from avalanche_backup.storage.opening import open_store  # noqa: PLC0415
+
+    found: list[dict[str, datetime]] = []
+    for place in configuration.places:
+        with suppress(Failure, ValueError):
+            found.append(catalog.read_times(open_store(place.storage), place.prefix, now))
+    return found
 
 
 def tell_of_damage(configuration: Configuration, verdicts: list[Verdict], known: set[str]) -> None:

@@ -29,6 +29,7 @@ from avalanche_backup.sources.entries import Stream
 from avalanche_backup.sources.extract import extract
 from avalanche_backup.sources.journal import settle, working_in
 from avalanche_backup.sources.owning import came_back, give
+from avalanche_backup.sources.reaching import ROOT, Tree
 from avalanche_backup.sources.tree import MARKER, Selection, is_ours, minimal, shown, unreadable, walk
 from avalanche_contract.source import FilesSource, Preserve
 
@@ -165,18 +166,12 @@ class FileTree:
         if not (paths and was_marked):  # a part does not make whole what an earlier restore left unfinished
             marker.unlink()
         if paths and not done.files + done.links + done.directories:
-            self._remove_empty(done.folders)
+            _remove_empty(self._root, done.folders)
             raise RestoreRefused(f"the backup holds nothing at {', '.join(paths)}", reason="PathsNotFound")
         return (
             f"{done.files} files, {done.directories} folders and {done.links} links are back in {self.target}, "
             f"{came_back(self._preserve, done.withheld)}"
         )
-
-    def _remove_empty(self, folders: Iterable[str]) -> None:
-        """Remove folders that were made on the way to what is not in the backup; one that somebody uses stays."""
-        for path in sorted(folders, reverse=True):
-            with suppress(OSError):
-                (self._root / path).rmdir()
 
     def _compare(self, files: int, incoming: Incoming) -> None:
         wanted = (incoming.artifact.get("statistics") or {}).get("files")
@@ -206,6 +201,15 @@ class FileTree:
                 for each in folder.iterdir():
                     if not (is_ours(each.name) or (path == "." and each.name == LOST_AND_FOUND)):
                         yield each.name if path == "." else f"{path}/{each.name}"
+
+
+def _remove_empty(root: Path, folders: Iterable[str]) -> None:
+    """Remove folders that were made on the way to what is not in the backup; one that somebody uses stays."""
+    with Tree(root, ROOT) as tree:
+        for path in sorted(folders, reverse=True):
+            with suppress(OSError):
+                folder, name = tree.at(path)
+                os.rmdir(name, dir_fd=folder)
 
 
 def _preserving(preserve: Preserve) -> dict[str, dict[str, bool]]:

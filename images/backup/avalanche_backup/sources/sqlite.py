@@ -129,7 +129,9 @@ class SqliteDatabase:
         incoming.refuse_part()
         place = self._path.resolve()  # a link to the file stays a link
         beside = place.with_name(f".{place.name}.avalanche-restore")
-        copy = incoming.scratch / "restored.sqlite" if self.is_healthy() else beside
+        # A database that is there is read whole once, when it has to be: here it is enough that there is something.
+        there = place.exists() and place.stat().st_size > 0
+        copy = incoming.scratch / "restored.sqlite" if there else beside
         try:
             self._write(copy, incoming, durable=copy is beside)
             with closing(sqlite3.connect(copy)) as database, Explained(self.target):
@@ -315,9 +317,8 @@ def _used_bytes(database: sqlite3.Connection) -> int:
 
 def write_file(path: Path, chunks: Iterator[bytes], *, durable: bool = True) -> None:
     """Write a new file that only its owner reads, and down to the disk unless it need not outlive a power failure."""
-    path.unlink(
-        missing_ok=True
-    )  # its name is known beforehand: what somebody put there is not written through
+    # Its name is known beforehand: what somebody put there is not written through.
+    path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_BINARY
     with os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0) as file:
         write_out = WriteOut(file.fileno())

@@ -37,8 +37,7 @@ class SqliteSwap:
     """One database file, and the names beside it."""
 
     kept_bars = False
-    suits = False
-    suits_empty = False
+    suits = suits_empty = False
     """In place it is all or nothing as well, and whoever has it open goes on with it."""
 
     def __init__(self, request: SqliteSource, switch: str) -> None:

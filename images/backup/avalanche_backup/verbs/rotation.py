@@ -175,10 +175,8 @@ def _candidate(
         backup_id=backup_id,
         size_bytes=max((each.metadata.size_bytes for each in there), default=0),
         verified=max(
-            *(catalog.verified_time(each.metadata, each.verification, now) for each in there),
-            *read,
-            catalog.NEVER,
-            catalog.NEVER,
+            [*(catalog.verified_time(each.metadata, each.verification, now) for each in there), *read],
+            default=catalog.NEVER,
         ),
         lacking=any(good) and not all(good),
     )
