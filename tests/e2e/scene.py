@@ -22,8 +22,6 @@ ENDPOINT = f"http://seaweedfs.{SERVICES}:8333"
 HOST = f"postgres.{SERVICES}"
 HOLD = "SELECT pg_sleep(600)"
 ENDED = ("Succeeded", "Failed", "Suspect", "Skipped")
-RESTORE_SECONDS = 240
-"""A restore first waits two minutes at most for the lock of one that was killed."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +178,8 @@ class Scene:
             "backups.avalanche.io", name, in_phase(*ENDED), seconds=180, what="at its end"
         )
 
-    def approve(self, name: str) -> Object:
-        """Wait for a plan, approve it, and wait for the end."""
+    def approve(self, name: str, seconds: float = 120) -> Object:
+        """Wait for a plan, approve it, and wait ``seconds`` at most for the end."""
         planned = self.kubectl.wait(
             "restorerequest", name, in_phase("AwaitingApproval", *ENDED), what="planned"
         )
@@ -191,7 +189,7 @@ class Scene:
             "restorerequest",
             name,
             in_phase("Succeeded", "Failed"),
-            seconds=RESTORE_SECONDS,
+            seconds=seconds,
             what="at its end",
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from avalanche_backup.locks import LIFE
 from tests.e2e import objects
 from tests.e2e.killing import kill
 from tests.e2e.kubectl import Object, has_condition, in_phase, ticks
@@ -159,7 +160,10 @@ def test_a_restore_whose_pod_is_killed_is_failed_never_run_twice_and_a_new_one_s
     executed = stage.kubectl.list("pod", f"batch.kubernetes.io/job-name={running['status']['job']}")
     assert [each["metadata"]["name"] for each in executed] == [pod] and stage.rows() == before
     stage.psql("DELETE FROM samples WHERE id > 3")
-    assert stage.restore("second", "whole")["status"]["phase"] == "Succeeded" and stage.rows() == before
+    stage.kubectl.apply(objects.restore("second", "whole"))
+    # It first waits, two minutes at most, for a sign of life of the one that was killed.
+    second = stage.approve("second", seconds=LIFE.total_seconds() + 120)
+    assert second["status"]["phase"] == "Succeeded" and stage.rows() == before
 
 
 def test_a_restore_waits_for_a_backup_of_its_target_that_runs(stage: Scene) -> None:

@@ -51,12 +51,6 @@ ODD = {
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Runner:
-    (tmp_path / "volume").mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(tmp_path / "volume")), tmp_path / "scratch")
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Make a tree with owners and attributes of every kind."""
     root = tmp_path / "root"
@@ -113,9 +107,9 @@ def owners(root: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def artifact(volume: Runner, made: Result) -> Path:
+def artifact(runner: Runner, made: Result) -> Path:
     return (
-        Path(volume.storage.root if isinstance(volume.storage, DirectoryStorage) else "")
+        Path(runner.storage.root if isinstance(runner.storage, DirectoryStorage) else "")
         / PREFIX
         / "files"
         / f"{made.backup_id}.tar.gz"
@@ -123,10 +117,10 @@ def artifact(volume: Runner, made: Result) -> Path:
 
 
 def test_gnu_tar_brings_every_attribute_back_by_the_command_of_the_metadata(
-    volume: Runner, root: Path
+    runner: Runner, root: Path
 ) -> None:
-    made = volume.backup(source(root), kind="files")
-    found = volume.metadata(made)
+    made = runner.backup(source(root), kind="files")
+    found = runner.metadata(made)
     assert not found.warnings
     assert found.artifacts[0].restore_command.endswith(
         "| tar --xattrs --xattrs-include='*' -xpf - -C <folder>"
@@ -134,7 +128,7 @@ def test_gnu_tar_brings_every_attribute_back_by_the_command_of_the_metadata(
     by_hand = root.with_name("by hand")
     by_hand.mkdir()
     done = subprocess.run(
-        ["tar", "--xattrs", "--xattrs-include=*", "-xpzf", artifact(volume, made), "-C", by_hand],
+        ["tar", "--xattrs", "--xattrs-include=*", "-xpzf", artifact(runner, made), "-C", by_hand],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert not done.stderr
@@ -147,7 +141,7 @@ def test_gnu_tar_brings_every_attribute_back_by_the_command_of_the_metadata(
 
 @pytest.mark.parametrize("call", ["listxattr", "getxattr"])
 def test_a_folder_that_goes_away_before_its_attributes_are_read_is_left_out_as_a_file_is(
-    volume: Runner, root: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    runner: Runner, root: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     real: Any = getattr(os, call)
 
@@ -157,44 +151,44 @@ def test_a_folder_that_goes_away_before_its_attributes_are_read_is_left_out_as_a
         return real(place, *rest, **more)
 
     monkeypatch.setattr(os, call, after_it_went_away)
-    found = volume.metadata(volume.backup(source(root), kind="files"))
+    found = runner.metadata(runner.backup(source(root), kind="files"))
     assert found.artifacts[0].statistics["gone"] == 1
     assert found.warnings == ["'shared' went away while the backup ran"]
 
 
 def test_more_attributes_than_a_header_takes_are_refused_with_what_to_do(
-    volume: Runner, tmp_path: Path
+    runner: Runner, tmp_path: Path
 ) -> None:
     """tmpfs takes what ext4 does not."""
     with small(tmp_path / "disk", "4m") as disk:
         (disk / "file").write_text("x")
         os.setxattr(disk / "file", "user.0", bytes(60_000))
-        assert volume.backup(source(disk), kind="files").verdict == "Succeeded"
+        assert runner.backup(source(disk), kind="files").verdict == "Succeeded"
         os.setxattr(disk / "file", "user.1", bytes(60_000))
         with pytest.raises(SourceInvalid, match="exclude it, or leave preserve") as refused:
-            volume.backup(source(disk), kind="files")
+            runner.backup(source(disk), kind="files")
     assert refused.value.reason == "AttributesTooLarge"
 
 
-def test_bytes_that_look_like_a_record_of_a_header_are_only_bytes(volume: Runner, root: Path) -> None:
+def test_bytes_that_look_like_a_record_of_a_header_are_only_bytes(runner: Runner, root: Path) -> None:
     """Readers look for the encoding of a header anywhere in it."""
     os.setxattr(root / "file", "user.odd", b"9 hdrcharset=\xff\n30 path=../../outside\n")
-    made = volume.backup(source(root), kind="files")
+    made = runner.backup(source(root), kind="files")
     target = root.with_name("target")
     target.mkdir()
-    volume.restore(made, source(target))
+    runner.restore(made, source(target))
     assert attributes(target) == attributes(root)
 
 
 @pytest.mark.parametrize("strategy", ["InPlace", "Swap"])
 @pytest.mark.parametrize("there", ["nothing", "the same folders"])
 def test_owners_acls_and_attributes_come_back_where_they_are_asked_for(
-    volume: Runner, root: Path, strategy: str, there: str
+    runner: Runner, root: Path, strategy: str, there: str
 ) -> None:
-    made = volume.backup(source(root), kind="files")
+    made = runner.backup(source(root), kind="files")
     target = other(root) if there != "nothing" else root.with_name("target")
     target.mkdir(exist_ok=True)
-    done = volume.restore(made, source(target, ALL), strategy=strategy)
+    done = runner.restore(made, source(target, ALL), strategy=strategy)
     assert "with their owners, and with ACLs and extended attributes; capabilities" in done.message
     for found in (oracle, owners, attributes):
         left = {key: value for key, value in found(target).items() if key not in ("stays", b"/stays")}
@@ -215,124 +209,124 @@ def other(root: Path) -> Path:
     return target
 
 
-def test_an_undo_gives_folders_back_to_whom_they_belonged(volume: Runner, root: Path) -> None:
-    made = volume.backup(source(root), kind="files")
+def test_an_undo_gives_folders_back_to_whom_they_belonged(runner: Runner, root: Path) -> None:
+    made = runner.backup(source(root), kind="files")
     target = other(root)
     before = oracle(target), owners(target), attributes(target)
-    volume.restore(made, source(target, ALL), strategy="Swap", keep_previous=True, request_uid="kept")
+    runner.restore(made, source(target, ALL), strategy="Swap", keep_previous=True, request_uid="kept")
     assert attributes(target) != before[2]
-    volume.undo(source(target, ALL), restore_uid="kept")
+    runner.undo(source(target, ALL), restore_uid="kept")
     assert (oracle(target), owners(target), attributes(target)) == before
 
 
-def test_a_part_leaves_the_folders_that_lead_to_it_to_their_owners(volume: Runner, root: Path) -> None:
-    made = volume.backup(source(root), kind="files")
+def test_a_part_leaves_the_folders_that_lead_to_it_to_their_owners(runner: Runner, root: Path) -> None:
+    made = runner.backup(source(root), kind="files")
     target = other(root)
-    volume.restore(made, source(target, ALL), paths=("shared/inner",))
+    runner.restore(made, source(target, ALL), paths=("shared/inner",))
     assert owners(target)["shared"] == (4, 4)
     assert os.getxattr(target / "shared", "user.own") == b"its own"
     assert owners(target)["shared/inner"] == owners(root)["shared/inner"]
 
 
-def test_what_is_not_asked_for_is_not_set_and_the_plan_says_so(volume: Runner, root: Path) -> None:
-    made = volume.backup(source(root, ALL), kind="files")
+def test_what_is_not_asked_for_is_not_set_and_the_plan_says_so(runner: Runner, root: Path) -> None:
+    made = runner.backup(source(root, ALL), kind="files")
     target = root.with_name("target")
     target.mkdir()
-    plan = volume.plan(made, source(target, None)).targets[0]
+    plan = runner.plan(made, source(target, None)).targets[0]
     assert [each.partition(",")[0] for each in plan.warnings] == [
         "the source preserves owners",
         "the backup holds ACLs and extended attributes",
     ]
-    done = volume.restore(made, source(target, None))
+    done = runner.restore(made, source(target, None))
     assert done.message.endswith("owned by the user of the restore, without ACLs and extended attributes")
     assert set(owners(target).values()) == {(0, 0)}
     assert not any(attributes(target).values())
 
 
 def test_the_plan_says_what_is_set_and_by_whom_and_an_approval_stands_for_it(
-    volume: Runner, root: Path
+    runner: Runner, root: Path
 ) -> None:
-    made = volume.backup(source(root, ALL), kind="files")
-    plan = volume.plan(made, source(root, ALL))
+    made = runner.backup(source(root, ALL), kind="files")
+    plan = runner.plan(made, source(root, ALL))
     assert plan.targets[0].action.endswith(
         "; owner and group and ACLs and extended attributes are set as the backup has them, by root"
     )
     assert not plan.targets[0].warnings
-    assert plan.digest != volume.plan(made, source(root, ATTRIBUTES)).digest
+    assert plan.digest != runner.plan(made, source(root, ATTRIBUTES)).digest
 
 
 def test_owners_without_being_root_are_refused_before_anything_is_touched(
-    volume: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = volume.backup(source(root), kind="files")
+    made = runner.backup(source(root), kind="files")
     before = oracle(root)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(
         RestoreRefused, match="only root can give files to their owners, and this is user 1000"
     ) as refused:
-        volume.plan(made, source(root, Preserve(ownership=True)))
+        runner.plan(made, source(root, Preserve(ownership=True)))
     assert refused.value.reason == "OwnershipNeedsRoot"
-    assert volume.plan(made, source(root, ATTRIBUTES)).targets[0].action.endswith("by user 1000")
+    assert runner.plan(made, source(root, ATTRIBUTES)).targets[0].action.endswith("by user 1000")
     assert oracle(root) == before
 
 
-def test_attributes_that_the_backup_does_not_hold_cannot_be_asked_for(volume: Runner, root: Path) -> None:
-    made = volume.backup(source(root, None), kind="files")
+def test_attributes_that_the_backup_does_not_hold_cannot_be_asked_for(runner: Runner, root: Path) -> None:
+    made = runner.backup(source(root, None), kind="files")
     with pytest.raises(RestoreRefused, match="holds no extended attributes") as refused:
-        volume.plan(made, source(root, ATTRIBUTES))
+        runner.plan(made, source(root, ATTRIBUTES))
     assert refused.value.reason == "AttributesNotHeld"
 
 
 def test_in_place_a_file_system_that_says_yes_to_chown_and_does_nothing_is_found_before_anything_is_touched(
-    volume: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As FAT and some shares do (§5.53)."""
-    made = volume.backup(source(root), kind="files")
+    made = runner.backup(source(root), kind="files")
     target = other(root)
     before = oracle(target), owners(target)
     monkeypatch.setattr("os.fchown", lambda *_: None)
     with pytest.raises(
         RestoreRefused, match=r"says yes to a change of owner, and does nothing.*untouched"
     ) as refused:
-        volume.restore(made, source(target, ALL))
+        runner.restore(made, source(target, ALL))
     assert refused.value.reason == "OwnershipNotKept"
     assert (oracle(target), owners(target)) == before
 
 
 @pytest.mark.parametrize("call", ["fchown", "chown"])
 def test_a_swap_onto_a_file_system_that_ignores_chown_names_the_first_file_and_leaves_the_target_as_it_was(
-    volume: Runner, root: Path, call: str, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, root: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``chown`` is how a link is given away."""
-    made = volume.backup(source(root), kind="files")
+    made = runner.backup(source(root), kind="files")
     target = other(root)
     before = oracle(target), owners(target)
     monkeypatch.setattr(f"os.{call}", lambda *_, **__: None)
     with pytest.raises(
         RestoreFailed, match=f"'{'file' if call == 'fchown' else 'link'}' should belong to"
     ) as failed:
-        volume.restore(made, source(target, ALL), strategy="Swap")
+        runner.restore(made, source(target, ALL), strategy="Swap")
     assert failed.value.reason == "OwnershipNotKept" and "is as it was" in failed.value.message
     assert (oracle(target), owners(target)) == before
 
 
 def test_a_file_system_that_takes_no_attributes_is_named_with_what_to_do(
-    volume: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = volume.backup(source(root), kind="files")
+    made = runner.backup(source(root), kind="files")
     target = other(root)
     monkeypatch.setattr("os.setxattr", lambda *_: None)
     with pytest.raises(
         RestoreFailed, match="says yes, and does nothing: restore to another file system"
     ) as failed:
-        volume.restore(made, source(target, ALL), strategy="Swap")
+        runner.restore(made, source(target, ALL), strategy="Swap")
     assert failed.value.reason == "AttributesNotKept"
 
 
 def test_a_swap_that_fails_at_its_last_step_leads_folders_back_to_whom_they_belonged(
-    volume: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = volume.backup(source(root), kind="files")
+    made = runner.backup(source(root), kind="files")
     target = other(root)
     before = oracle(target), owners(target), attributes(target)
     finished = []
@@ -345,6 +339,6 @@ def test_a_swap_that_fails_at_its_last_step_leads_folders_back_to_whom_they_belo
 
     monkeypatch.setattr("avalanche_backup.sources.look.finish", failing)
     with pytest.raises(RestoreFailed, match=r"Input/output error.*is as it was"):
-        volume.restore(made, source(target, ALL), strategy="Swap")
+        runner.restore(made, source(target, ALL), strategy="Swap")
     assert finished == ["shared/inner", "shared"] * 2
     assert (oracle(target), owners(target), attributes(target)) == before

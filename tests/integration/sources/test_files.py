@@ -28,7 +28,7 @@ from avalanche_backup.sources.tree import MARKER
 from avalanche_contract.request import Compression
 from avalanche_contract.result import Result
 from avalanche_contract.source import FilesSource
-from avalanche_contract.storage import DirectoryStorage, Storage
+from avalanche_contract.storage import Storage
 from tests.integration.runs import PREFIX, Runner
 
 Tree = dict[bytes, tuple[Any, ...]]
@@ -86,9 +86,9 @@ def test_a_tree_comes_back_as_it_was(storage: Storage, tmp_path: Path, tree: Pat
 
 
 def test_gnu_tar_reads_an_artifact_and_the_index_lists_every_file(
-    volume: Runner, tmp_path: Path, tree: Path
+    runner: Runner, tmp_path: Path, tree: Path
 ) -> None:
-    made = volume.backup(source(tree), kind="files")
+    made = runner.backup(source(tree), kind="files")
     by_hand = tmp_path / "by-hand"
     by_hand.mkdir()
     folder = tmp_path / "volume" / PREFIX / "files"
@@ -103,31 +103,31 @@ def test_gnu_tar_reads_an_artifact_and_the_index_lists_every_file(
     assert odd["sha256"] == hashlib.sha256((tree / "data/-odd\nname").read_bytes()).hexdigest()
 
 
-def test_a_part_comes_back_and_other_files_stay(volume: Runner, tree: Path) -> None:
-    made = volume.backup(source(tree), kind="files")
+def test_a_part_comes_back_and_other_files_stay(runner: Runner, tree: Path) -> None:
+    made = runner.backup(source(tree), kind="files")
     (tree / "data/mode").write_text("changed")
     (tree / "data/nothing").write_text("changed")
     (tree / "data/new").write_text("new")
-    volume.restore(made, source(tree), paths=("data/mode",))
+    runner.restore(made, source(tree), paths=("data/mode",))
     assert (tree / "data/mode").read_text() == "x"
     assert (tree / "data/nothing").read_text() == "changed" and (tree / "data/new").read_text() == "new"
 
 
-def test_excluded_files_are_left_out(volume: Runner, tmp_path: Path, tree: Path) -> None:
-    made = volume.backup(source(tree, exclude=("mode", "data/x/*")), kind="files")
+def test_excluded_files_are_left_out(runner: Runner, tmp_path: Path, tree: Path) -> None:
+    made = runner.backup(source(tree, exclude=("mode", "data/x/*")), kind="files")
     target = tmp_path / "target"
     target.mkdir()
-    volume.execute(made, source(target), None)
+    runner.execute(made, source(target), None)
     assert not (target / "data/mode").exists() and (target / "data/link").is_symlink()
 
 
-def test_an_empty_tree_is_refused(volume: Runner, tmp_path: Path) -> None:
+def test_an_empty_tree_is_refused(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "empty" / "folder").mkdir(parents=True)
-    assert _fails(volume, source(tmp_path / "empty")).reason == "SourceEmpty"
+    assert _fails(runner, source(tmp_path / "empty")).reason == "SourceEmpty"
 
 
-def test_a_missing_path_is_refused(volume: Runner, tree: Path) -> None:
-    assert _fails(volume, source(tree, paths=("data", "nowhere"))).reason == "SourceMissing"
+def test_a_missing_path_is_refused(runner: Runner, tree: Path) -> None:
+    assert _fails(runner, source(tree, paths=("data", "nowhere"))).reason == "SourceMissing"
 
 
 def test_a_file_that_is_truncated_while_it_is_read_fails(tree: Path, tmp_path: Path) -> None:
@@ -214,11 +214,11 @@ def test_a_file_that_is_written_to_while_it_is_read_is_told_of(tree: Path, tmp_p
 
 @pytest.mark.parametrize("chosen", ["way", "way/x", "data/mode/x"])
 def test_a_path_that_is_a_link_or_leads_through_one_or_through_a_file_is_refused(
-    volume: Runner, tree: Path, chosen: str
+    runner: Runner, tree: Path, chosen: str
 ) -> None:
     (tree / "way").symlink_to("data")
     reason = "SourceIsLink" if "way" in chosen else "SourceMissing"
-    assert _fails(volume, source(tree, paths=(chosen,))).reason == reason
+    assert _fails(runner, source(tree, paths=(chosen,))).reason == reason
 
 
 @pytest.mark.parametrize("path", ["..", "/etc", "a/../b", ""])
@@ -227,7 +227,7 @@ def test_a_path_out_of_the_root_is_refused_before_anything(path: str, tmp_path: 
         source(tmp_path, paths=(path,))
 
 
-def test_a_tree_deeper_than_pythons_stack_comes_back(volume: Runner, tmp_path: Path) -> None:
+def test_a_tree_deeper_than_pythons_stack_comes_back(runner: Runner, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     root, target = tmp_path / "deep", tmp_path / "target"
@@ -235,8 +235,8 @@ def test_a_tree_deeper_than_pythons_stack_comes_back(volume: Runner, tmp_path: P
         for each in (root, target):
             each.mkdir()
         _dig(root, 600)
-        made = volume.backup(source(root), kind="files")
-        volume.execute(made, source(target), None)
+        made = runner.backup(source(root), kind="files")
+        runner.execute(made, source(target), None)
         listed = [
             subprocess.run(
                 ["find", ".", "-printf", "%d %f\n"], cwd=each, capture_output=True, check=True
@@ -261,56 +261,56 @@ def _dig(root: Path, levels: int) -> None:
 
 
 def test_a_part_makes_the_folders_that_lead_to_it_as_they_were(
-    volume: Runner, tree: Path, tmp_path: Path
+    runner: Runner, tree: Path, tmp_path: Path
 ) -> None:
     (tree / "data").chmod(0o2755)
-    made, target = volume.backup(source(tree), kind="files"), tmp_path / "target"
+    made, target = runner.backup(source(tree), kind="files"), tmp_path / "target"
     target.mkdir()
-    volume.restore(made, source(target), paths=("data/mode",))
+    runner.restore(made, source(target), paths=("data/mode",))
     assert (target / "data").stat().st_mode & 0o7777 == 0o2755
     assert [each.name for each in (target / "data").iterdir()] == ["mode"]
 
 
 def test_a_hard_link_to_what_was_not_chosen_is_refused_and_not_made_to_another_file(
-    volume: Runner, tree: Path
+    runner: Runner, tree: Path
 ) -> None:
-    made = volume.backup(source(tree), kind="files")
+    made = runner.backup(source(tree), kind="files")
     first, second = sorted(["data/hard", "data/nothing"])
     (tree / first).unlink()
     (tree / first).write_text("another file by now")
     with pytest.raises(RestoreFailed) as raised:
-        volume.restore(made, source(tree), paths=(second,))
+        runner.restore(made, source(tree), paths=(second,))
     assert raised.value.reason == "LinkOutsidePaths"
 
 
 def test_a_part_does_not_make_whole_what_an_earlier_restore_left_unfinished(
-    volume: Runner, tree: Path
+    runner: Runner, tree: Path
 ) -> None:
-    made = volume.backup(source(tree), kind="files")
+    made = runner.backup(source(tree), kind="files")
     (tree / MARKER).touch()
-    volume.restore(made, source(tree), paths=("data/mode",))
+    runner.restore(made, source(tree), paths=("data/mode",))
     assert (tree / MARKER).exists()
-    volume.restore(made, source(tree))
+    runner.restore(made, source(tree))
     assert not (tree / MARKER).exists()
 
 
 def test_files_where_the_backup_lay_need_an_approval_whatever_the_policy_names_by_now(
-    volume: Runner, tree: Path
+    runner: Runner, tree: Path
 ) -> None:
-    made = volume.backup(source(tree, paths=("data",)), kind="files")
+    made = runner.backup(source(tree, paths=("data",)), kind="files")
     (tree / "other").mkdir()
-    assert volume.plan(made, source(tree, paths=("other",))).needs_approval
+    assert runner.plan(made, source(tree, paths=("other",))).needs_approval
 
 
-def test_one_more_file_among_thousands_is_another_plan(volume: Runner, tmp_path: Path) -> None:
+def test_one_more_file_among_thousands_is_another_plan(runner: Runner, tmp_path: Path) -> None:
     root = tmp_path / "many"
     root.mkdir()
     for number in range(3000):
         (root / str(number)).touch()
-    made = volume.backup(source(root), kind="files")
-    before = volume.plan(made, source(root)).digest
+    made = runner.backup(source(root), kind="files")
+    before = runner.plan(made, source(root)).digest
     (root / "zzz").touch()
-    assert volume.plan(made, source(root)).digest != before
+    assert runner.plan(made, source(root)).digest != before
 
 
 def test_a_folder_that_its_user_may_not_read_is_said_plainly() -> None:
@@ -364,9 +364,9 @@ def test_many_entries_take_no_memory_for_each(tmp_path: Path) -> None:
     assert peak < 4_500_000
 
 
-def test_a_tree_whose_restore_did_not_end_is_not_backed_up(volume: Runner, tree: Path) -> None:
+def test_a_tree_whose_restore_did_not_end_is_not_backed_up(runner: Runner, tree: Path) -> None:
     (tree / MARKER).touch()
-    assert _fails(volume, source(tree)).reason == "RestoreIncomplete"
+    assert _fails(runner, source(tree)).reason == "RestoreIncomplete"
 
 
 @pytest.mark.parametrize("name", ["../out", "/out", "data/../../out", "link/out", "./out", "a//b"])
@@ -396,45 +396,45 @@ def test_a_hard_link_out_of_the_target_is_refused(tmp_path: Path) -> None:
         _extract(tmp_path, _archive(("passwd", tarfile.LNKTYPE, "../../etc/passwd")))
 
 
-def test_paths_that_the_backup_does_not_hold_are_refused(volume: Runner, tree: Path) -> None:
-    made = volume.backup(source(tree), kind="files")
+def test_paths_that_the_backup_does_not_hold_are_refused(runner: Runner, tree: Path) -> None:
+    made = runner.backup(source(tree), kind="files")
     with pytest.raises(RestoreRefused, match="holds nothing at"):
-        volume.restore(made, source(tree), paths=("nowhere",))
+        runner.restore(made, source(tree), paths=("nowhere",))
 
 
 def test_a_restore_into_an_empty_folder_reads_the_backup_once(
-    volume: Runner, tree: Path, tmp_path: Path
+    runner: Runner, tree: Path, tmp_path: Path
 ) -> None:
-    made = volume.backup(source(tree), kind="files")
+    made = runner.backup(source(tree), kind="files")
     target = tmp_path / "target"
     (target / "lost+found").mkdir(parents=True)
-    plan = volume.plan(made, source(target), strategy=None)
+    plan = runner.plan(made, source(target), strategy=None)
     assert (plan.targets[0].strategy, plan.targets[0].state, plan.needs_approval) == ("Swap", "Empty", False)
-    assert _steps(volume, made, target, strategy=None) == ["Restoring"]
-    assert _steps(volume, made, target, strategy="InPlace") == ["Checking", "Restoring"]
+    assert _steps(runner, made, target, strategy=None) == ["Restoring"]
+    assert _steps(runner, made, target, strategy="InPlace") == ["Checking", "Restoring"]
     assert sorted(each.name for each in target.iterdir()) == ["data", "lost+found"]
 
 
 @pytest.mark.parametrize("at", [2, 5])
 def test_what_an_application_writes_into_an_empty_folder_meanwhile_stays_where_the_backup_is_damaged(
-    volume: Runner, tree: Path, tmp_path: Path, at: int
+    runner: Runner, tree: Path, tmp_path: Path, at: int
 ) -> None:
     (tree / "data" / "large").write_bytes(os.urandom(8_000_000))
-    made = volume.backup(source(tree), kind="files", compression=Compression(algorithm="None"))
+    made = runner.backup(source(tree), kind="files", compression=Compression(algorithm="None"))
     stored = next(path for path in (tmp_path / "volume").rglob("*.tar"))
     with stored.open("r+b") as file:
         file.seek(stored.stat().st_size * at // 6)
         file.write(b"damage")
     target = tmp_path / "target"
     target.mkdir()
-    digest = volume.plan(made, source(target), strategy=None).digest
+    digest = runner.plan(made, source(target), strategy=None).digest
     (target / "data").mkdir()
     (target / "data" / "of-the-application").touch()
     with pytest.raises((VerificationFailed, RestoreRefused)):
-        volume.execute(made, source(target), digest, strategy=None)
-    approved = volume.reported.plans[-1].digest
+        runner.execute(made, source(target), digest, strategy=None)
+    approved = runner.reported.plans[-1].digest
     with pytest.raises(VerificationFailed, match="untouched"):
-        volume.execute(made, source(target), approved, strategy=None, plan_number=1)
+        runner.execute(made, source(target), approved, strategy=None, plan_number=1)
     assert [each.relative_to(target).as_posix() for each in sorted(target.rglob("*"))] == [
         "data",
         "data/of-the-application",
@@ -442,14 +442,14 @@ def test_what_an_application_writes_into_an_empty_folder_meanwhile_stays_where_t
 
 
 def test_a_part_that_is_not_in_the_backup_leaves_no_folder_behind(
-    volume: Runner, tree: Path, tmp_path: Path
+    runner: Runner, tree: Path, tmp_path: Path
 ) -> None:
-    made = volume.backup(source(tree), kind="files")
+    made = runner.backup(source(tree), kind="files")
     target = tmp_path / "target"
     target.mkdir()
     for strategy in ("InPlace", "Swap"):
         with pytest.raises(RestoreRefused, match="holds nothing at"):
-            volume.restore(made, source(target), paths=("data/x/nowhere",), strategy=strategy)
+            runner.restore(made, source(target), paths=("data/x/nowhere",), strategy=strategy)
         assert list(target.iterdir()) == []
 
 
@@ -488,10 +488,3 @@ def _extract(target: Path, archive: bytes, artifact: dict[str, Any] | None = Non
         yield archive
 
     FileTree(source(target)).restore(Incoming(chunks(), artifact or {}, target, lambda _: None))
-
-
-@pytest.fixture
-def volume(tmp_path: Path) -> Runner:
-    root = tmp_path / "volume"
-    root.mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(root)), tmp_path / "scratch")

@@ -17,7 +17,6 @@ import pytest
 from avalanche_backup import platforms
 from avalanche_backup.errors import RestoreFailed, SourceInvalid
 from avalanche_contract.result import Result
-from avalanche_contract.storage import DirectoryStorage
 from tests.integration.runs import PREFIX, Runner
 from tests.integration.sources.test_files import oracle, source
 from tests.integration.sources.test_postgresql_faults import small
@@ -45,38 +44,32 @@ NAMES = {
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Runner:
-    (tmp_path / "volume").mkdir()
-    return Runner(DirectoryStorage(name="volume", root=str(tmp_path / "volume")), tmp_path / "scratch")
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
 
 
-def brought_back(volume: Runner, root: Path, strategy: str = "InPlace") -> tuple[Path, Result]:
+def brought_back(runner: Runner, root: Path, strategy: str = "InPlace") -> tuple[Path, Result]:
     """Back a tree up and restore it beside, where something lies."""
     target = root.with_name(f"target of {root.name}")
     target.mkdir()
-    made = volume.backup(source(root), kind="files")
-    volume.restore(made, source(target), strategy=strategy)
+    made = runner.backup(source(root), kind="files")
+    runner.restore(made, source(target), strategy=strategy)
     return target, made
 
 
-def warnings(volume: Runner, made: Result) -> str:
-    return " ".join(volume.metadata(made).warnings)
+def warnings(runner: Runner, made: Result) -> str:
+    return " ".join(runner.metadata(made).warnings)
 
 
 @pytest.mark.parametrize("strategy", ["InPlace", "Swap"])
-def test_names_of_any_bytes_are_only_names(volume: Runner, root: Path, strategy: str) -> None:
+def test_names_of_any_bytes_are_only_names(runner: Runner, root: Path, strategy: str) -> None:
     for name in NAMES.values():
         Path(os.fsdecode(bytes(root) + b"/" + name)).write_bytes(name)
         folder = Path(os.fsdecode(bytes(root) + b"/in/" + name))
         folder.mkdir(parents=True)
         (folder / "link").symlink_to(os.fsdecode(b"../" + name))
-    target, made = brought_back(volume, root, strategy)
+    target, made = brought_back(runner, root, strategy)
     assert oracle(target) == oracle(root)
     by_hand = root.with_name("by hand")
     by_hand.mkdir()
@@ -85,30 +78,30 @@ def test_names_of_any_bytes_are_only_names(volume: Runner, root: Path, strategy:
     assert oracle(by_hand) == oracle(root)
 
 
-def test_a_file_with_holes_comes_back_with_what_it_holds(volume: Runner, root: Path) -> None:
+def test_a_file_with_holes_comes_back_with_what_it_holds(runner: Runner, root: Path) -> None:
     with (root / "holes").open("wb") as file:
         file.seek(40_000_000)
         file.write(b"in the middle")
         file.truncate(80_000_000)
-    target, made = brought_back(volume, root)
+    target, made = brought_back(runner, root)
     assert oracle(target) == oracle(root)
     assert (made.size_bytes or 0) < 1_000_000
 
 
-def test_a_farm_of_hard_links_is_stored_once_and_is_one_file_again(volume: Runner, root: Path) -> None:
+def test_a_farm_of_hard_links_is_stored_once_and_is_one_file_again(runner: Runner, root: Path) -> None:
     (root / "first").write_bytes(os.urandom(100_000))
     for number in range(500):
         folder = root / f"{number % 7}"
         folder.mkdir(exist_ok=True)
         os.link(root / "first", folder / f"{number}")
     os.link(root / "0" / "0", root / "last")
-    target, made = brought_back(volume, root)
+    target, made = brought_back(runner, root)
     assert oracle(target) == oracle(root)
     assert (target / "first").stat().st_nlink == 502
     assert (made.size_bytes or 0) < 200_000
 
 
-def test_a_path_longer_than_the_system_can_name_comes_back(volume: Runner, root: Path) -> None:
+def test_a_path_longer_than_the_system_can_name_comes_back(runner: Runner, root: Path) -> None:
     """PATH_MAX is 4,096 bytes for one call: it can be made, and reached, a step at a time."""
     folder = os.open(root, os.O_RDONLY)
     for _ in range(40):
@@ -121,8 +114,8 @@ def test_a_path_longer_than_the_system_can_name_comes_back(volume: Runner, root:
     os.close(folder)
     with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
         (root / Path(*["f" * 250] * 40)).stat()
-    target, made = brought_back(volume, root, "Swap")
-    assert volume.metadata(made).artifacts[0].statistics["entries"] == 41
+    target, made = brought_back(runner, root, "Swap")
+    assert runner.metadata(made).artifacts[0].statistics["entries"] == 41
     found = [
         subprocess.run(
             ["find", ".", "-name", "file", "-printf", "%d %s %T@"], cwd=each, capture_output=True, check=True
@@ -144,15 +137,15 @@ def open_files(limit: int) -> Iterator[None]:
 
 
 def test_a_tree_deeper_than_the_limit_of_open_files_is_refused_with_what_to_do(
-    volume: Runner, root: Path
+    runner: Runner, root: Path
 ) -> None:
     subprocess.run(["mkdir", "-p", root / Path(*["d"] * 300)], check=True)
     with open_files(200), pytest.raises(SourceInvalid, match="ulimit -n") as raised:
-        volume.backup(source(root), kind="files")
+        runner.backup(source(root), kind="files")
     assert raised.value.reason == "SourceUnreadable"
 
 
-def test_times_before_1970_and_to_the_nanosecond_come_back(volume: Runner, root: Path) -> None:
+def test_times_before_1970_and_to_the_nanosecond_come_back(runner: Runner, root: Path) -> None:
     for number, moment in enumerate(
         (-1, -1_000_000_001, -14_159_040_123_456_789, 1, 4_102_444_800_999_999_999)
     ):
@@ -161,11 +154,11 @@ def test_times_before_1970_and_to_the_nanosecond_come_back(volume: Runner, root:
         (root / f"folder {number}").mkdir()
         os.utime(root / f"folder {number}", ns=(moment, moment))
     before = {each.name: each.stat().st_mtime_ns for each in root.iterdir()}
-    target, _ = brought_back(volume, root)
+    target, _ = brought_back(runner, root)
     assert {each.name: each.stat().st_mtime_ns for each in target.iterdir()} == before
 
 
-def test_modes_come_back_and_set_id_bits_of_files_do_not(volume: Runner, root: Path) -> None:
+def test_modes_come_back_and_set_id_bits_of_files_do_not(runner: Runner, root: Path) -> None:
     modes = {"sticky": 0o1777, "group": 0o2775, "closed": 0o500}
     for name, mode in modes.items():
         (root / name).mkdir()
@@ -173,13 +166,13 @@ def test_modes_come_back_and_set_id_bits_of_files_do_not(volume: Runner, root: P
         (root / name).chmod(mode)
     (root / "program").write_text("x")
     (root / "program").chmod(0o6755)
-    target, _ = brought_back(volume, root)
+    target, _ = brought_back(runner, root)
     assert {name: stat.S_IMODE((target / name).stat().st_mode) for name in modes} == modes
     assert stat.S_IMODE((target / "program").stat().st_mode) == 0o755
 
 
 def test_pipes_sockets_and_devices_are_left_out_told_of_and_never_waited_for(
-    volume: Runner, root: Path
+    runner: Runner, root: Path
 ) -> None:
     (root / "file").write_text("x")
     os.mkfifo(root / "pipe")
@@ -189,13 +182,13 @@ def test_pipes_sockets_and_devices_are_left_out_told_of_and_never_waited_for(
         if os.geteuid() == 0:
             os.mknod(root / "device", stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero: it has no end
             kinds.append("device")
-        target, made = brought_back(volume, root)
+        target, made = brought_back(runner, root)
     assert [each.name for each in target.iterdir()] == ["file"]
-    assert all(f"'{kind}' is neither file, folder nor link" in warnings(volume, made) for kind in kinds)
-    assert volume.metadata(made).artifacts[0].statistics["skipped"] == len(kinds)
+    assert all(f"'{kind}' is neither file, folder nor link" in warnings(runner, made) for kind in kinds)
+    assert runner.metadata(made).artifacts[0].statistics["skipped"] == len(kinds)
 
 
-def test_links_that_lead_nowhere_in_circles_or_out_are_only_links(volume: Runner, root: Path) -> None:
+def test_links_that_lead_nowhere_in_circles_or_out_are_only_links(runner: Runner, root: Path) -> None:
     for name, leads in {
         "nowhere": "nothing",
         "self": "self",
@@ -207,19 +200,19 @@ def test_links_that_lead_nowhere_in_circles_or_out_are_only_links(volume: Runner
         (root / name).symlink_to(leads)
     (root / "long").symlink_to("x/" * 2000)
     (root / "file").touch()
-    target, _ = brought_back(volume, root)
+    target, _ = brought_back(runner, root)
     assert oracle(target) == oracle(root)
 
 
 def test_owners_of_any_number_are_in_the_archive_and_what_comes_back_belongs_to_who_restores(
-    volume: Runner, root: Path
+    runner: Runner, root: Path
 ) -> None:
     (root / "file").touch()
     expected = f"{os.geteuid()}/{os.getegid()}"
     if os.geteuid() == 0:  # nobody else gives files away
         os.chown(root / "file", 4_294_967_294, 2_147_483_648)
         expected = "4294967294/2147483648"
-    target, made = brought_back(volume, root)
+    target, made = brought_back(runner, root)
     artifact = root.parent / "volume" / PREFIX / "files" / f"{made.backup_id}.tar.gz"
     listed = subprocess.run(
         ["tar", "--numeric-owner", "-tvzf", artifact, "file"], capture_output=True, text=True, check=True
@@ -228,24 +221,24 @@ def test_owners_of_any_number_are_in_the_archive_and_what_comes_back_belongs_to_
     assert (target / "file").stat().st_uid == os.geteuid()
 
 
-def test_another_file_system_in_the_tree_is_read_or_left_out_as_asked(volume: Runner, root: Path) -> None:
+def test_another_file_system_in_the_tree_is_read_or_left_out_as_asked(runner: Runner, root: Path) -> None:
     with small(root / "mounted", "1m"):
         (root / "mounted" / "inside").write_text("x")
         (root / "file").touch()
-        whole = volume.backup(source(root), kind="files")
-        without = volume.backup(source(root, one_file_system=True), kind="files")
-    entries = [volume.metadata(each).artifacts[0].statistics["entries"] for each in (whole, without)]
+        whole = runner.backup(source(root), kind="files")
+        without = runner.backup(source(root, one_file_system=True), kind="files")
+    entries = [runner.metadata(each).artifacts[0].statistics["entries"] for each in (whole, without)]
     assert entries == [3, 2]
 
 
 @pytest.mark.parametrize("on", ["a file", "a folder"])
-def test_attributes_that_a_backup_does_not_hold_are_told_of(volume: Runner, root: Path, on: str) -> None:
+def test_attributes_that_a_backup_does_not_hold_are_told_of(runner: Runner, root: Path, on: str) -> None:
     """An ACL is an extended attribute too."""
     (root / "folder").mkdir()
     (root / "file").write_text("x")
-    assert warnings(volume, volume.backup(source(root), kind="files")) == ""
+    assert warnings(runner, runner.backup(source(root), kind="files")) == ""
     os.setxattr(root / ("file" if on == "a file" else "folder"), "user.origin", b"sequencer 7")
-    told = warnings(volume, volume.backup(source(root), kind="files"))
+    told = warnings(runner, runner.backup(source(root), kind="files"))
     assert (
         f"'{on.partition(' ')[2]}' has an ACL" in told
         and "not part of this backup" in told
@@ -264,12 +257,12 @@ def test_attributes_that_a_system_gives_to_every_file_are_not_worth_a_word(
 
 @pytest.mark.parametrize("strategy", ["InPlace", "Swap"])
 def test_a_disk_that_fills_up_midway_leaves_the_old_files_or_a_marked_folder(
-    volume: Runner, root: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, root: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan found room for it, and somebody else takes that meanwhile."""
     for number in range(8):
         (root / f"{number}").write_bytes(os.urandom(250_000))
-    made = volume.backup(source(root), kind="files")
+    made = runner.backup(source(root), kind="files")
     with small(root.with_name("disk"), "4m") as disk:
         for number in range(4):
             (disk / f"{number}").write_text(f"old {number}")
@@ -279,13 +272,13 @@ def test_a_disk_that_fills_up_midway_leaves_the_old_files_or_a_marked_folder(
         before = oracle(disk)
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**9})())
         with pytest.raises(RestoreFailed, match="No space left on device"):
-            volume.restore(made, source(disk), strategy=strategy)
+            runner.restore(made, source(disk), strategy=strategy)
         if strategy == "Swap":
             assert oracle(disk) == before
         else:
             with pytest.raises(SourceInvalid) as refused:
-                volume.backup(source(disk), kind="files")
+                runner.backup(source(disk), kind="files")
             assert refused.value.reason == "RestoreIncomplete"
         (disk / "filler").unlink()
-        volume.restore(made, source(disk), strategy="InPlace")
+        runner.restore(made, source(disk), strategy="InPlace")
         assert oracle(disk) == oracle(root)
